@@ -1,0 +1,1 @@
+"""Newest image → commit: the kinds of `image.toolkit.fluxcd.io` and what carries them out."""

@@ -1,0 +1,1 @@
+"""ImageUpdateAutomation: which branch, which edits, which message; commit and push."""

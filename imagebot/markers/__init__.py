@@ -1,0 +1,1 @@
+"""Finding and rewriting marked values in YAML text, byte-exact. Pure: text in, text out."""

@@ -1,0 +1,1 @@
+"""Choosing a tag: pure functions from a set of tags to a choice with its reason."""

@@ -1,0 +1,1 @@
+"""Scanning registries: when, what to keep, what changed."""

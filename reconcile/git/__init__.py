@@ -1,0 +1,1 @@
+"""Git without work trees; the only package that starts git."""

@@ -1,0 +1,1 @@
+"""The ports without a cluster: YAML files for specs, SQLite for status."""

@@ -1,0 +1,1 @@
+"""The HTTP edge: makes every httpx client, with limits, retries and guards."""

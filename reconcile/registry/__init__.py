@@ -1,0 +1,1 @@
+"""OCI distribution client: names, credentials, challenges, tags, manifests."""
