@@ -1,0 +1,176 @@
+"""Registries for tests: the demonstration registry with switches to misbehave, and a bare socket server for the worst."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imagebot.demo.registry import Registry
+from reconcile.net.proxy import ProxyEnvironment
+from reconcile.registry.budget import Budget
+from reconcile.registry.keychain import Credential
+from reconcile.registry.names import Repository, parse_repository
+from reconcile.registry.pool import ClientPool
+
+Fault = Callable[[Request], Response | None]
+
+
+class TestRegistry(Registry):
+    """The demonstration registry; `faults` may answer in its place, first one that gives an answer wins."""
+
+    __test__ = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.faults: list[Fault] = []
+        self.authorizations: list[str] = []
+
+    async def respond(self, request: Request) -> Response:
+        self.authorizations.append(request.headers.get("authorization", ""))
+        for fault in self.faults:
+            response = fault(request)
+            if response is not None:
+                self.requests["fault"] += 1
+                self.log.append(f"{request.method} {request.url.path} (fault {response.status_code})")
+                return response
+        return await super().respond(request)
+
+    def repository(self, name: str) -> Repository:
+        return parse_repository(f"{self.host}/{name}")
+
+    def answers(self, response: Response, *, path: str = "", times: int = 10**9) -> None:
+        """Answer requests whose path contains `path` with `response`, `times` times."""
+        left = times
+
+        def fault(request: Request) -> Response | None:
+            nonlocal left
+            if path not in request.url.path or left <= 0:
+                return None
+            left -= 1
+            return response
+
+        self.faults.append(fault)
+
+    def quiet(self) -> None:
+        """Forget counts and log."""
+        self.requests.clear()
+        self.log.clear()
+        self.authorizations.clear()
+
+
+class FakeClock:
+    """A clock whose sleeps take no time but move it, and are noted."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds - 1000.0)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+
+@dataclass(frozen=True)
+class FixedKeychain:
+    """Everybody gets the same credential."""
+
+    credential: Credential | None
+
+    async def resolve(self, repository: Repository) -> Credential | None:
+        return self.credential
+
+
+@contextlib.asynccontextmanager
+async def make_pool(**options: Any) -> AsyncIterator[ClientPool]:
+    """A pool that ignores the environment's proxies and whose waits take no time (unless `clock` is given)."""
+    clock = options.pop("clock", None) or FakeClock()
+    options.setdefault("budget", Budget(clock=clock))
+    pool = ClientPool(clock=clock, environment=ProxyEnvironment(), **options)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+Handler = Callable[["Exchange"], Awaitable[None]]
+
+
+@dataclass
+class Exchange:
+    """One request as a bare server sees it, and the way to answer."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self, status: str = "200 OK", body: bytes = b"", **headers: str) -> None:
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        await self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if self.method == "HEAD" else body))
+
+
+@dataclass
+class BareServer:
+    """An HTTP/1.1 server that leaves every byte of its answers to `handler`; use with `async with`."""
+
+    handler: Handler
+    exchanges: list[Exchange] = field(default_factory=list)
+    host: str = ""
+    sent: int = 0
+    _server: asyncio.Server | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        self.host = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def repository(self, name: str) -> Repository:
+        return parse_repository(f"{self.host}/{name}")
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lines = head.decode("latin-1").split("\r\n")
+                method, target, _ = lines[0].split(" ", 2)
+                headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:] if line)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                exchange = Exchange(method, target, headers, body, writer)
+                self.exchanges.append(exchange)
+                await self.handler(exchange)
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
