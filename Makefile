@@ -31,6 +31,10 @@ test: install ## All tests that this machine can run; what was skipped, and why,
 test-fast: install ## The tests that take less than a few seconds each
 	$(BIN)/python -m pytest -m 'not slow' -q $(TEST)
 
+.PHONY: controlplane
+controlplane: install ## A Kubernetes control plane without containers (needs Go): prints a kubeconfig, Ctrl-C ends it
+	$(BIN)/python -m tests.support.controlplane $(CONTROLPLANE)
+
 .PHONY: check
 check: install ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
