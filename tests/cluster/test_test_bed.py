@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.audit import WRITES
-from tests.support.controlplane import Cluster, ControlPlane
-from tests.support.controlplane_build import REPOSITORY, Programs, Unavailable, find_programs
+from tests.support.controlplane import Cluster, ControlPlane, StartFailed
+from tests.support.controlplane_build import REPOSITORY, ROLES, Programs, Unavailable, find_programs
 from tests.support.kubeapi import ApiError, KubeApi, condition
 
 pytestmark = pytest.mark.slow
@@ -306,10 +307,10 @@ def test_nothing_is_left_when_the_run_is(ending: str, programs: Programs) -> Non
             os.kill(pids["supervisor"], signal.SIGKILL)
         else:
             person.send_signal(signal.Signals[ending])
-        person.communicate(timeout=30)
+        _, errors = person.communicate(timeout=30)
     _retry(lambda: _must(all(_gone(pid) for pid in pids.values())))
-    if not ending.endswith("supervisor"):
-        _retry(lambda: _must(not folder.exists()))
+    _retry(lambda: _must(not folder.exists()))
+    assert "Traceback" not in errors
 
 
 def test_a_folder_without_programs_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -324,6 +325,60 @@ def test_without_go_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match=r"^needs go: "):
         find_programs()
+
+
+FAKE_GO = """#!/bin/sh
+echo "$1" >> "$LOG"
+case "$1" in
+build) while [ "$1" != -o ]; do shift; done; sleep 0.3; cp "$0" "$2" ;;
+install) [ -z "$BROKEN" ] || { echo "no such module"; exit 1; }; mkdir -p "$GOBIN"; cp "$0" "$GOBIN/kwok" ;;
+esac
+"""
+
+
+@pytest.fixture
+def fake_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A Go that builds at once; yields the file in which it notes what it was asked to do."""
+    (tmp_path / "go").write_text(FAKE_GO)
+    (tmp_path / "go").chmod(0o755)
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("IMAGEBOT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    return tmp_path / "log"
+
+
+def test_a_start_that_fails_shows_the_logs_and_leaves_nothing(fake_go: Path, tmp_path: Path) -> None:
+    for name in ("etcd", "kube-apiserver"):
+        end = "exec sleep 600" if name == "etcd" else "exit 4"
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} cannot\necho $$ >> {tmp_path}/pids\n{end}\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(StartFailed, match=r"ended by itself.*'kube-apiserver': 4") as failed:
+        ControlPlane(Programs(tmp_path))
+    assert "--- etcd\netcd cannot\n--- kube-apiserver\nkube-apiserver cannot\n" in str(failed.value)
+    assert (tmp_path / "cache" / "controlplane" / "logs" / "etcd.log").read_text() == "etcd cannot\n"
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2
+    assert all(_gone(int(pid)) for pid in pids)
+
+
+def test_programs_are_built_once_however_many_ask(fake_go: Path) -> None:
+    said: list[str] = []
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: find_programs(said.append), range(3)))
+    assert len(set(found)) == 1
+    assert fake_go.read_text().split() == ["build", "install"]
+    assert len(said) == 2
+    assert {path.name for path in found[0].folder.iterdir()} == {*ROLES, "controlplane", "kwok"}
+
+
+def test_a_build_that_fails_says_why_and_is_taken_up_where_it_stopped(fake_go: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKEN", "1")
+    with pytest.raises(Unavailable, match="no such module"):
+        find_programs()
+    monkeypatch.delenv("BROKEN")
+    find_programs()
+    assert fake_go.read_text().split() == ["build", "install", "install"]
 
 
 def _state(pid: int) -> str | None:

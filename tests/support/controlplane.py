@@ -350,7 +350,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
     except KeyboardInterrupt:
         return 0
-    except (Unavailable, StartFailed) as error:
+    except (Unavailable, StartFailed, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -37,6 +37,7 @@ class Supervisor:
 
     def __init__(self, folder: Path, *, keep: bool = False) -> None:
         self.pids: dict[str, int] = {}
+        self._leftover = None if keep else folder
         argv = [sys.executable, "-I", "-S", __file__, str(folder), "keep" if keep else "remove"]
         # A session of its own: Ctrl-C at the terminal reaches us alone, and we end the children in order.
         self._program = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
@@ -73,6 +74,9 @@ class Supervisor:
             self._program.wait()
         if self._program.stdout:
             self._program.stdout.close()
+        if self._leftover:
+            # Its own last act, unless it was killed.
+            shutil.rmtree(self._leftover, ignore_errors=True)
 
     def _ask(self, command: dict[str, Any]) -> Any:
         assert self._program.stdin
