@@ -104,8 +104,10 @@ def from_httpx(error: httpx.HTTPError | httpx.InvalidURL, request: httpx.Request
             return _connect_error(error, method, url, address)
         case httpx.RemoteProtocolError() if "disconnected" in str(error):
             return NetworkError(method, url, "EOF", temporary=True)
+        case httpx.RemoteProtocolError() if "peer closed" in str(error):
+            return NetworkError(method, url, "unexpected EOF", temporary=True)
         case httpx.RemoteProtocolError():
-            return NetworkError(method, url, f"net/http: malformed HTTP response: {error}", temporary="incomplete" in str(error))
+            return NetworkError(method, url, f"net/http: malformed HTTP response: {error}")
         case httpx.TooManyRedirects():
             return RedirectRefused(method, url, "stopped after too many redirects")
         case httpx.DecodingError():

@@ -105,7 +105,10 @@ class RegistryClient:
             for index in range(count):
                 found, bad = parse_page(pages[index], f"GET {urls[index]}", types[index])
                 pages[index] = b""  # the bytes are not needed beside their tags
-                tags += found
+                if tags:
+                    tags += found
+                else:
+                    tags = found
                 dropped += bad
                 if len(tags) > self._limits.tags:
                     raise BadAnswer(f"GET {urls[0]}: the tag list is longer than the limit of {self._limits.tags} tags")

@@ -88,6 +88,8 @@ def parse_page(page: bytes, where: str, content_type: str = "") -> tuple[list[st
     for position, entry in enumerate(entries):
         if type(entry) is not str:
             raise BadAnswer(f"{where}: the answer is not a tag list: entry {position} of 'tags' is not a string")
+    if all(map(is_tag, entries)):
+        return entries, 0  # the usual case, without a second list of a million
     tags = [entry for entry in entries if is_tag(entry)]
     return tags, len(entries) - len(tags)
 

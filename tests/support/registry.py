@@ -126,7 +126,9 @@ class Exchange:
     async def answer(self, status: str = "200 OK", body: bytes = b"", **headers: str) -> None:
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-        await self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + (b"" if self.method == "HEAD" else body))
+        await self.send("\r\n".join(lines).encode() + b"\r\n\r\n")
+        for start in range(0, 0 if self.method == "HEAD" else len(body), 256 * 1024):
+            await self.send(body[start : start + 256 * 1024])
 
 
 @dataclass
@@ -148,9 +150,10 @@ class BareServer:
     async def __aexit__(self, *exc: object) -> None:
         assert self._server is not None
         self._server.close()
-        for task in self._tasks:
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def repository(self, name: str) -> Repository:
         return parse_repository(f"{self.host}/{name}")
@@ -160,8 +163,12 @@ class BareServer:
         assert task is not None
         self._tasks.add(task)
         try:
+            first = await reader.readexactly(1)
+            if first == b"\x16":  # a TLS hello: this server speaks plain HTTP
+                return
             while True:
-                head = await reader.readuntil(b"\r\n\r\n")
+                head = first + await reader.readuntil(b"\r\n\r\n")
+                first = b""
                 lines = head.decode("latin-1").split("\r\n")
                 method, target, _ = lines[0].split(" ", 2)
                 headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines[1:] if line)}
@@ -174,3 +181,6 @@ class BareServer:
         finally:
             self._tasks.discard(task)
             writer.close()
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
