@@ -33,6 +33,8 @@ class Success:
     """A message that differs from the last one is no news by itself (ImageUpdateAutomation)."""
     trace: str = ""
     """What to say when nothing changed."""
+    changed: bool = False
+    """Whether the pass changed something outside: a commit was pushed."""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -95,9 +97,7 @@ def conclude(conditions: Conditions, outcome: Outcome, *, generation: int, now: 
     retrying = conditions
     current = cond.get(conditions, cond.RECONCILING)
     text = current.message if current else START_MESSAGE
-    retrying = cond.put(
-        retrying, cond.RECONCILING, "True", cond.PROGRESSING_WITH_RETRY, text, generation=generation, now=now
-    )
+    retrying = cond.put(retrying, cond.RECONCILING, "True", cond.PROGRESSING_WITH_RETRY, text, generation=generation, now=now)
     retrying = cond.put(retrying, cond.READY, "False", reason, message, generation=generation, now=now)
     if isinstance(outcome, Waiting):
         return Verdict(retrying, observed=False, after=outcome.after, warning=(reason, message), result="requeue_after")

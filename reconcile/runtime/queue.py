@@ -24,6 +24,9 @@ class KeyQueue(Generic[T]):
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._resting = asyncio.Event()
+        self._resting.set()
+        self._stopped = False
         self.adds = 0
 
     def add(self, key: T) -> None:
@@ -38,16 +41,19 @@ class KeyQueue(Generic[T]):
 
     async def take(self) -> T:
         """The next key; waits for one. The taker must call `done`."""
-        while not self._waiting:
+        while self._stopped or not self._waiting:
             self._wake.clear()
             await self._wake.wait()
         key, _ = self._waiting.popitem(last=False)
         self._working.add(key)
+        self._resting.clear()
         return key
 
     def done(self, key: T) -> None:
         """The pass over `key` has ended."""
         self._working.discard(key)
+        if not self._working:
+            self._resting.set()
         if key in self._again:
             del self._again[key]
             self._waiting[key] = None
@@ -58,6 +64,11 @@ class KeyQueue(Generic[T]):
     async def drained(self) -> None:
         """Wait until nothing is waiting or worked on."""
         await self._idle.wait()
+
+    async def stop(self) -> None:
+        """Give out no more keys, and wait until those given out are done."""
+        self._stopped = True
+        await self._resting.wait()
 
     @property
     def idle(self) -> bool:

@@ -1,0 +1,158 @@
+"""The edits that an automation makes on top of one commit: which files hold markers, and what becomes of them.
+
+Marker positions are remembered per blob, so that a run looks only at files it has not seen; files without a change are not even
+read.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from imagebot.api import ImageRef, SkippedMarker
+from imagebot.markers.changes import Changed, FileChange
+from imagebot.markers.files import is_candidate, under, update_root
+from imagebot.markers.find import TOKEN, FileMarkers, Unusable, find_markers
+from imagebot.markers.rewrite import Rewritten, rewrite
+from reconcile.errors import Failed, ReconcileError
+from reconcile.git.errors import GitError, PathNotFound
+from reconcile.git.mirror import Mirror
+from reconcile.git.types import Edit, Entry
+from reconcile.registry.names import InvalidImage, parse_reference
+
+MAX_FILE = 8 * 1024 * 1024
+MAX_SKIPPED = 50
+MAX_REMEMBERED = 20_000
+PREFIX = "failed to apply policies: "
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is to be written on top of a commit, and what could not be used."""
+
+    edits: tuple[Edit, ...]
+    changed: Changed
+    skipped: tuple[SkippedMarker, ...]
+
+
+class MarkerMemory:
+    """Markers by blob id; the least recently used go first."""
+
+    def __init__(self, bound: int = MAX_REMEMBERED) -> None:
+        self._found: OrderedDict[str, FileMarkers | Unusable] = OrderedDict()
+        self._bound = bound
+
+    def get(self, oid: str) -> FileMarkers | Unusable | None:
+        """What is known of this blob."""
+        found = self._found.get(oid)
+        if found is not None:
+            self._found.move_to_end(oid)
+        return found
+
+    def learn(self, oid: str, data: bytes) -> FileMarkers | Unusable:
+        """Look at a blob and remember."""
+        try:
+            found: FileMarkers | Unusable = find_markers(data)
+        except Unusable as error:
+            found = error
+        self._found[oid] = found
+        while len(self._found) > self._bound:
+            self._found.popitem(last=False)
+        return found
+
+
+def setter_values(namespace: str, refs: Mapping[str, ImageRef]) -> dict[str, str | None]:
+    """Every setter that the policies of a namespace offer, with the text it sets (None: there is no digest to set).
+
+    Raises Failed `UpdateFailed` when the reference of any policy is not an image reference.
+    """
+    values: dict[str, str | None] = {}
+    for name, ref in refs.items():
+        try:
+            parse_reference(str(ref))
+        except InvalidImage as error:
+            raise Failed("UpdateFailed", f'{PREFIX}encountered invalid image ref "{ref}": {error}') from error
+        base = f"{namespace}:{name}"
+        values |= {base: str(ref), f"{base}:tag": ref.tag, f"{base}:name": ref.name, f"{base}:digest": ref.digest}
+    return values
+
+
+async def plan(mirror: Mirror, commit: str, path: str | None, values: Mapping[str, str | None], memory: MarkerMemory) -> Update:
+    """The update of the files of `commit` below `path`; raises Failed `UpdateFailed`, and GitError for Git itself."""
+    root = update_root(path)
+    entries = await _marked(mirror, commit, root)
+    if not values:  # no policy has chosen yet: nothing to set, and nothing worth a complaint
+        return Update((), Changed(), ())
+    found = await _markers(mirror, entries, memory)
+    skipped: list[SkippedMarker] = []
+    due: list[tuple[Entry, FileMarkers]] = []
+    for entry in entries:
+        markers, shown = found[entry.oid], under(entry.path, root) or entry.path
+        if isinstance(markers, Unusable):
+            skipped.append(SkippedMarker(path=shown, line=getattr(markers, "line", None), message=str(markers)))
+        elif any(values.get(m.setter, m.value) != m.value for m in markers.markers):
+            due.append((entry, markers))
+        else:
+            skipped += _problems(shown, markers, rewrite(b"", markers, values))  # nothing is due: no byte is read
+    edits, files = await _edit(mirror, due, values, root, skipped)
+    return Update(edits, Changed(files), tuple(skipped[:MAX_SKIPPED]))
+
+
+async def _marked(mirror: Mirror, commit: str, root: str) -> list[Entry]:
+    try:
+        found = await mirror.grep(commit, TOKEN, root)
+    except PathNotFound as error:
+        raise Failed("UpdateFailed", f"{PREFIX}walking path for files: lstat {root}: no such file or directory") from error
+    return sorted((e for e in found if is_candidate(e.path) and under(e.path, root) is not None), key=lambda e: e.path)
+
+
+async def _markers(mirror: Mirror, entries: Sequence[Entry], memory: MarkerMemory) -> dict[str, FileMarkers | Unusable]:
+    found: dict[str, FileMarkers | Unusable] = {}
+    unknown: list[str] = []
+    for entry in entries:
+        known = memory.get(entry.oid)
+        if known is None:
+            unknown.append(entry.oid)
+        else:
+            found[entry.oid] = known
+    for oid, data in (await _read(mirror, list(dict.fromkeys(unknown)))).items():
+        found[oid] = memory.learn(oid, data)
+    return found
+
+
+async def _read(mirror: Mirror, oids: Sequence[str]) -> Mapping[str, bytes]:
+    if not oids:
+        return {}
+    try:
+        return await mirror.read(oids, MAX_FILE)
+    except GitError:
+        raise
+    except ReconcileError as error:
+        raise Failed("UpdateFailed", f"{PREFIX}{error}") from error
+
+
+async def _edit(
+    mirror: Mirror,
+    due: Sequence[tuple[Entry, FileMarkers]],
+    values: Mapping[str, str | None],
+    root: str,
+    skipped: list[SkippedMarker],
+) -> tuple[tuple[Edit, ...], dict[str, tuple[FileChange, ...]]]:
+    blobs = await _read(mirror, list(dict.fromkeys(entry.oid for entry, _ in due)))
+    edits: list[Edit] = []
+    files: dict[str, tuple[FileChange, ...]] = {}
+    for entry, markers in due:
+        result, shown = rewrite(blobs[entry.oid], markers, values), under(entry.path, root) or entry.path
+        skipped += _problems(shown, markers, result)
+        if result.changes and result.data != blobs[entry.oid]:
+            edits.append(Edit(entry.path, result.data))
+            files[shown] = result.changes
+    return tuple(edits), files
+
+
+def _problems(path: str, found: FileMarkers, result: Rewritten) -> list[SkippedMarker]:
+    return [
+        SkippedMarker(path=path, line=p.line, marker=p.setter, message=p.text)
+        for p in sorted((*found.problems, *result.skipped), key=lambda p: p.line)
+    ]

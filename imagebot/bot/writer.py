@@ -1,0 +1,188 @@
+"""Pushes of many automations to one branch, in order and together.
+
+Whoever wants to write to a branch hands in a job. The writer takes all jobs that wait, lets each build its commit on top of the
+one before, and pushes them at once, with a lease on the commit that was read. A lost race is no failure: the jobs build again on
+what is there now, a bounded number of times. A push that the server refuses is tried again job by job, so that one bad commit
+does not stop the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from imagebot.bot.source import Source, choose_version
+from reconcile.errors import TimedOut
+from reconcile.git.errors import LostRace, PushRejected
+from reconcile.git.mirror import Mirror
+from reconcile.git.types import RefUpdate, RemoteRefs, Resolved
+
+MAX_TRIES = 12
+"""Times that a lost race is run again."""
+GATHER = 0.03
+"""Seconds in which further jobs for the same branch join a push."""
+MAX_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a job builds on: the checked-out commit, the head of the push branch if it exists, and the commit to build on."""
+
+    checkout: Resolved
+    push_head: str | None
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A commit made by a job (None: nothing to change)."""
+
+    commit: str | None
+    message: str = ""
+
+
+Build = Callable[[Ground], Awaitable[Built]]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a job."""
+
+    ground: Ground
+    commit: str | None
+    message: str
+
+
+@dataclass(slots=True)
+class _Job:
+    source: Source
+    build: Build
+    future: asyncio.Future[Written] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Writers:
+    """One writer per repository and target; gone when it has nothing to do."""
+
+    def __init__(self) -> None:
+        self._writers: dict[tuple[str, str, str, tuple[str, str] | None, tuple[str, ...]], _Writer] = {}
+
+    async def write(self, mirror: Mirror, source: Source, build: Build) -> Written:
+        """Have `build` make a commit on the right ground and push it; raises what Git or `build` raise."""
+        target = (source.url, source.credentials.digest(), source.push_branch, source.refspec, source.options)
+        writer = self._writers.get(target)
+        if writer is None:
+            writer = self._writers[target] = _Writer(mirror, source, lambda: self._writers.pop(target, None))
+        return await writer.submit(_Job(source, build))
+
+    async def close(self) -> None:
+        """Abandon what has not been pushed; those who wait are cancelled."""
+        for writer in list(self._writers.values()):
+            await writer.close()
+
+
+class _Writer:
+    def __init__(self, mirror: Mirror, source: Source, ended: Callable[[], object]) -> None:
+        self._mirror = mirror
+        self._branch = f"refs/heads/{source.push_branch}"
+        self._refspec = source.refspec
+        self._options = source.options
+        self._waiting: list[_Job] = []
+        self._ended = ended
+        self._task: asyncio.Task[None] | None = None
+
+    async def submit(self, job: _Job) -> Written:
+        self._waiting.append(job)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"write {self._branch}")
+        return await job.future
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        batch: list[_Job] = []
+        try:
+            while self._waiting:
+                await asyncio.sleep(GATHER)
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                await self._write(batch)
+        except BaseException as error:
+            for job in (*batch, *self._waiting):
+                if not job.future.done():
+                    job.future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._task = None
+            self._ended()
+
+    async def _write(self, batch: Sequence[_Job]) -> None:
+        try:
+            await self._together(batch)
+        except PushRejected:
+            if len(batch) == 1:
+                raise
+            for job in batch:  # find out whose commit is not welcome
+                if not job.future.done():
+                    try:
+                        await self._together([job])
+                    except Exception as error:  # noqa: BLE001 - handed to the one who waits
+                        _fail(job, error)
+
+    async def _together(self, batch: Sequence[_Job]) -> None:
+        for attempt in range(1, MAX_TRIES + 1):
+            jobs = [job for job in batch if not job.future.done()]
+            if not jobs:
+                return
+            refs = await self._mirror.ls_remote()
+            head = refs.commit(self._branch)
+            top, results = await self._build_all(jobs, refs, head)
+            try:
+                if top is not None:
+                    await self._push(top, head, refs)
+            except LostRace:
+                if attempt == MAX_TRIES:
+                    raise
+                await asyncio.sleep(random.uniform(0, 0.02 * attempt))  # noqa: S311 - spreads writers, protects nothing
+                continue
+            for job, written in results:
+                if not job.future.done():
+                    job.future.set_result(written)
+            return
+        raise TimedOut(f"gave up on {self._branch}")
+
+    async def _build_all(
+        self, jobs: Sequence[_Job], refs: RemoteRefs, head: str | None
+    ) -> tuple[str | None, list[tuple[_Job, Written]]]:
+        top: str | None = None
+        results = []
+        for job in jobs:
+            try:
+                checkout = await self._mirror.resolve(job.source.reference, refs, choose_version(job.source.reference.semver))
+                base = top or head or checkout.commit
+                if top is None:
+                    await self._mirror.fetch(base)
+                ground = Ground(checkout, head, base)
+                built = await job.build(ground)
+            except Exception as error:  # noqa: BLE001 - one job's failure is not the others'
+                _fail(job, error)
+                continue
+            top = built.commit or top
+            results.append((job, Written(ground, built.commit, built.message)))
+        return top, results
+
+    async def _push(self, commit: str, head: str | None, refs: RemoteRefs) -> None:
+        updates = [RefUpdate(commit, self._branch, head)]
+        if self._refspec is not None and self._refspec[1] != self._branch:
+            target = self._refspec[1]
+            updates.append(RefUpdate(commit, target, refs.refs.get(target)))
+        await self._mirror.push(updates, self._options)
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)

@@ -1,0 +1,87 @@
+"""Puts the image kinds and their controllers into the service (entry point of the group `reconcile.packages`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from imagebot.api import AUTOMATION, IMAGE_POLICY, IMAGE_REPOSITORY, IMAGE_UPDATE_AUTOMATION, REFLECTOR
+from imagebot.bot.controller import ImageUpdateAutomationReconciler
+from imagebot.bot.source import Sources
+from imagebot.cli import commands
+from imagebot.policy.controller import ImagePolicyReconciler
+from imagebot.scan.access import Access
+from imagebot.scan.cache import TagStore
+from imagebot.scan.controller import ImageRepositoryReconciler
+from reconcile.app import Core, Registry
+from reconcile.git.mirrors import Mirrors
+from reconcile.registry.keychain import keychain_from_user_docker_config
+from reconcile.registry.pool import ClientPool
+from reconcile.runtime.controller import Controller
+
+
+def register(registry: Registry) -> None:
+    """Add the kinds, the controllers and the commands of this package."""
+    for kind in (IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION):
+        registry.scheme.register(kind)
+    registry.factories.append(controllers)
+    registry.commands.extend(commands)
+
+
+@asynccontextmanager
+async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
+    """The controllers of the image kinds; registry connections and Git mirrors are closed at the end."""
+    settings, store, tags = core.settings, core.store, TagStore()
+    keychain = keychain_from_user_docker_config(None) if core.local and settings.user_docker_config else None
+    async with _registry_clients(core) as pool, _git_mirrors(core) as mirrors:
+        access = Access(store, pool, keychain)
+        scan = ImageRepositoryReconciler(access, tags, core.clock, settings.gates)
+        policy = ImagePolicyReconciler(
+            store,
+            access,
+            tags,
+            settings.gates,
+            no_cross_namespace_refs=settings.no_cross_namespace_refs,
+            requeue_dependency=settings.retry.requeue_dependency,
+        )
+        sources = Sources(store, settings.gates, no_cross_namespace_refs=settings.no_cross_namespace_refs)
+        update = ImageUpdateAutomationReconciler(store, sources, mirrors, core.clock)
+        workers = settings.concurrent
+        policies = Controller(
+            policy, core.around, name=REFLECTOR, workers=workers, watches={"ImageRepository": policy.on_repository}
+        )
+        tags.wake = policies.add
+        try:
+            yield [
+                Controller(scan, core.around, name=REFLECTOR, workers=workers),
+                policies,
+                Controller(
+                    update,
+                    core.around,
+                    name=AUTOMATION,
+                    workers=workers,
+                    watches={"GitRepository": update.on_repository, "ImagePolicy": update.on_policy},
+                ),
+            ]
+        finally:
+            await update.close()
+
+
+@asynccontextmanager
+async def _registry_clients(core: Core) -> AsyncIterator[ClientPool]:
+    """The registry clients, closed at the end."""
+    pool = ClientPool(clock=core.clock)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@asynccontextmanager
+async def _git_mirrors(core: Core) -> AsyncIterator[Mirrors]:
+    """The Git mirrors, closed at the end."""
+    mirrors = Mirrors(core.state / "git")
+    try:
+        yield mirrors
+    finally:
+        await mirrors.close()

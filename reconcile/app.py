@@ -1,0 +1,145 @@
+"""The composition root: packages → kinds and controllers, a folder → a store, all of it → a running service.
+
+Packages are found by the entry-point group `reconcile.packages`; each names a function that is given a `Registry`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_state_path
+
+from reconcile.api.scheme import Scheme
+from reconcile.api.source import GIT_REPOSITORY
+from reconcile.errors import Invalid
+from reconcile.local.database import Database
+from reconcile.local.files import Folder
+from reconcile.local.lease import FileLease
+from reconcile.local.store import LocalStore
+from reconcile.ports.clock import Clock, SystemClock
+from reconcile.ports.events import EventSink
+from reconcile.ports.store import Store
+from reconcile.runtime.backoff import BackOff
+from reconcile.runtime.controller import Controller, Surroundings
+from reconcile.runtime.manager import Manager
+from reconcile.runtime.metrics import Metrics
+from reconcile.runtime.schedule import Schedule
+from reconcile.runtime.server import make_app, serving
+from reconcile.settings import Settings
+
+PACKAGES = "reconcile.packages"
+DATABASE_NAME = "state.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What a package builds its controllers with."""
+
+    store: Store
+    clock: Clock
+    events: EventSink
+    metrics: Metrics
+    settings: Settings
+    state: Path
+    """Folder for caches; may vanish while the service is down."""
+    around: Surroundings
+    local: bool
+    """Whether there is no cluster."""
+
+
+ControllerFactory = Callable[[Core], AbstractAsyncContextManager[Sequence[Controller]]]
+
+
+@dataclass
+class Registry:
+    """What packages bring: kinds, controllers, commands."""
+
+    scheme: Scheme = field(default_factory=Scheme)
+    factories: list[ControllerFactory] = field(default_factory=list)
+    commands: list[Any] = field(default_factory=list)
+    """Commands for the command line (click)."""
+
+
+def load_packages() -> Registry:
+    """The kinds of the core and those of every installed package."""
+    registry = Registry()
+    registry.scheme.register(GIT_REPOSITORY)
+    for entry in sorted(entry_points(group=PACKAGES), key=lambda e: e.name):
+        entry.load()(registry)
+    return registry
+
+
+def state_folder(directory: Path, chosen: Path | None = None) -> Path:
+    """Where the state for `directory` is kept: `chosen`, or a folder of the user's state folder named after the directory."""
+    if chosen is not None:
+        return chosen
+    full = directory.resolve()
+    mark = hashlib.sha256(str(full).encode()).hexdigest()[:12]
+    return Path(user_state_path("imagebot", appauthor=False)) / f"{full.name or 'root'}-{mark}"
+
+
+@dataclass
+class Service:
+    """A service on a folder: its parts, for those who run it once or for long."""
+
+    store: LocalStore
+    manager: Manager
+    metrics: Metrics
+    url: str | None
+    """Where the web server answers."""
+
+    @property
+    def controllers(self) -> Sequence[Controller]:
+        """The controllers that run."""
+        return self.manager.controllers
+
+
+@asynccontextmanager
+async def local_service(
+    directory: Path,
+    *,
+    registry: Registry | None = None,
+    settings: Settings | None = None,
+    state: Path | None = None,
+    clock: Clock | None = None,
+    retry: bool = True,
+) -> AsyncIterator[Service]:
+    """The service on the manifests in `directory`, started; ends in order when the block is left.
+
+    Raises Invalid for a folder that is not there or state that cannot be used, Conflict when another process has the state.
+    """
+    registry, settings, clock = registry or load_packages(), settings or Settings(), clock or SystemClock()
+    if not directory.is_dir():
+        raise Invalid(f"{directory} is not a folder: give the folder with your manifests")
+    home = state_folder(directory, state)
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(FileLease(home / "lock").hold())
+        database = Database(home / DATABASE_NAME)
+        store = await stack.enter_async_context(LocalStore(Folder(directory, registry.scheme), database, registry.scheme, clock))
+        schedule = Schedule(clock)
+        back_off = BackOff(settings.retry.least, settings.retry.greatest)
+        around = Surroundings(store, clock, schedule, store, metrics, back_off, retry)
+        core = Core(store, clock, store, metrics, settings, home, around, local=True)
+        controllers = [c for factory in registry.factories for c in await stack.enter_async_context(factory(core))]
+        manager = Manager(store, controllers, schedule)
+        url = None
+        if settings.server.address:
+            probes = {"store": lambda: None, "manager": lambda: str(manager.failed) if manager.failed else None}
+            url = await stack.enter_async_context(serving(make_app(metrics, probes, probes), settings.server.address))
+        await stack.enter_async_context(manager.running())
+        yield Service(store, manager, metrics, url)
+
+
+async def run_local(service: Service) -> None:
+    """Keep a service running: look at the folder each second; ends when cancelled or when a part of it fails."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(service.store.poll(), name="poll folder")
+        group.create_task(service.manager.wait(), name="manager")

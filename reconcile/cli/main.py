@@ -1,0 +1,64 @@
+"""The command `imagebot`: run, once, get, version, and what packages add.
+
+stdout holds results only; logs, progress and errors go to stderr. Exit codes: 0 done (for `once`: nothing to change), 1 failed,
+2 (`once`) something was changed, 64 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from reconcile import __version__
+from reconcile.app import load_packages
+from reconcile.cli.get import get
+from reconcile.cli.service import once, run
+from reconcile.errors import ReconcileError
+
+EXIT_USAGE = 64
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "IMAGEBOT", "max_content_width": 110})
+def cli() -> None:
+    """From a pushed image to a signed commit: image automation as Flux does it, with or without a cluster."""
+
+
+@cli.command()
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+def version(output: str) -> None:
+    """Print the version."""
+    if output == "json":
+        import orjson
+
+        python = sys.version.split()[0]
+        click.echo(orjson.dumps({"version": __version__, "python": python}).decode())
+    else:
+        click.echo(f"imagebot {__version__}")
+
+
+cli.add_command(run)
+cli.add_command(once)
+cli.add_command(get)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point; turns errors into one line on stderr and an exit code."""
+    for command in load_packages().commands:
+        cli.add_command(command)
+    try:
+        result = cli.main(arguments, prog_name="imagebot", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except ReconcileError as error:
+        click.echo(f"imagebot: {error}", err=True)
+        sys.exit(1)
+    sys.exit(result if isinstance(result, int) else 0)

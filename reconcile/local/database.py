@@ -1,0 +1,190 @@
+"""All SQL of local mode: schema, migrations, compare-and-set. SQLite in WAL mode; a killed process loses no finished write.
+
+Secrets never come here. One connection in one thread; reads by other processes are not disturbed (WAL).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reconcile.api.meta import Key
+from reconcile.errors import Conflict, Invalid, NotFound
+
+BUSY_TIMEOUT = 5.0
+MAX_EVENTS = 2000
+"""Events kept, over all objects; the oldest go first."""
+
+_MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE objects (
+        kind TEXT NOT NULL,
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        uid TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        created TEXT NOT NULL,
+        deleted TEXT,
+        finalizers TEXT NOT NULL,
+        source TEXT NOT NULL,
+        spec_digest TEXT NOT NULL,
+        manifest BLOB NOT NULL,
+        status BLOB NOT NULL,
+        PRIMARY KEY (kind, namespace, name)
+    ) WITHOUT ROWID;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        time TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        type TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        message TEXT NOT NULL
+    );
+    CREATE TABLE counter (only INTEGER PRIMARY KEY CHECK (only = 1), version INTEGER NOT NULL);
+    INSERT INTO counter VALUES (1, 0);
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stored object. `manifest` (metadata and spec of the last good version) and `status` are JSON."""
+
+    kind: str
+    key: Key
+    uid: str
+    version: int
+    generation: int
+    created: str
+    deleted: str | None
+    finalizers: str
+    source: str
+    spec_digest: str
+    manifest: bytes
+    status: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One stored event."""
+
+    time: str
+    kind: str
+    key: Key
+    type: str
+    reason: str
+    message: str
+
+
+_COLUMNS = "kind, namespace, name, uid, version, generation, created, deleted, finalizers, source, spec_digest, manifest, status"
+
+
+def _row(values: Sequence[object]) -> Row:
+    kind, namespace, name, *rest = values
+    return Row(str(kind), Key(str(namespace), str(name)), *rest)  # type: ignore[arg-type]
+
+
+class Database:
+    """The state file. Methods block for a moment; call them in one thread only."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open or make the file; raises Invalid when it is not ours, newer than this program, or damaged."""
+        self.path = path
+        try:
+            if read_only:
+                self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_TIMEOUT, check_same_thread=False)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT, check_same_thread=False, isolation_level=None)
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                path.chmod(0o600)
+            self._migrate(read_only)
+        except sqlite3.Error as error:
+            raise Invalid(f"cannot use the state file {path}: {error}; move it away to start afresh") from error
+
+    def _migrate(self, read_only: bool) -> None:
+        found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if found > len(_MIGRATIONS):
+            raise Invalid(
+                f"the state file {self.path} was written by a newer version of imagebot (schema {found}); upgrade imagebot"
+            )
+        if read_only:
+            if found < len(_MIGRATIONS):
+                raise Invalid(f"the state file {self.path} has an older schema; start `imagebot run` once to bring it up to date")
+            return
+        for number in range(found, len(_MIGRATIONS)):
+            # One transaction per step: a process killed in the middle finds the old schema again.
+            self._db.executescript(f"BEGIN; {_MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def objects(self) -> list[Row]:
+        """Every object."""
+        return [_row(r) for r in self._db.execute(f"SELECT {_COLUMNS} FROM objects ORDER BY kind, namespace, name")]  # noqa: S608
+
+    def save(self, row: Row, expected: int | None) -> Row:
+        """Insert (expected None) or replace the object whose version is `expected`; returns it with its new version.
+
+        Raises Conflict when it exists already or has another version, NotFound when it is gone.
+        """
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            found = self._db.execute(
+                "SELECT version FROM objects WHERE kind = ? AND namespace = ? AND name = ?",
+                (row.kind, row.key.namespace, row.key.name),
+            ).fetchone()
+            if expected is not None and found is None:
+                raise NotFound(f"{row.kind} {row.key} is gone")
+            if (found[0] if found else None) != expected:
+                raise Conflict(f"{row.kind} {row.key} has changed since it was read")
+            self._db.execute("UPDATE counter SET version = version + 1")
+            version = int(self._db.execute("SELECT version FROM counter").fetchone()[0])
+            new = replace(row, version=version)
+            self._db.execute(
+                f"INSERT OR REPLACE INTO objects ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
+                (
+                    new.kind,
+                    new.key.namespace,
+                    new.key.name,
+                    new.uid,
+                    new.version,
+                    new.generation,
+                    new.created,
+                    new.deleted,
+                    new.finalizers,
+                    new.source,
+                    new.spec_digest,
+                    new.manifest,
+                    new.status,
+                ),
+            )
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        return new
+
+    def delete(self, kind: str, key: Key) -> None:
+        """Remove an object; nothing happens when it is gone."""
+        self._db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (kind, key.namespace, key.name))
+
+    def add_event(self, event: EventRow) -> None:
+        """Keep an event; the oldest beyond the bound go."""
+        cursor = self._db.execute(
+            "INSERT INTO events (time, kind, namespace, name, type, reason, message) VALUES (?,?,?,?,?,?,?)",
+            (event.time, event.kind, event.key.namespace, event.key.name, event.type, event.reason, event.message),
+        )
+        self._db.execute("DELETE FROM events WHERE id <= ?", ((cursor.lastrowid or 0) - MAX_EVENTS,))
+
+    def events(self) -> list[EventRow]:
+        """All events kept, oldest first."""
+        rows = self._db.execute("SELECT time, kind, namespace, name, type, reason, message FROM events ORDER BY id")
+        return [EventRow(time, kind, Key(ns, name), kind_, reason, text) for time, kind, ns, name, kind_, reason, text in rows]

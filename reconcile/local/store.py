@@ -1,0 +1,291 @@
+"""Store = a folder of manifests (what is wanted, never written) + a SQLite file (status, generation, finalizers).
+
+`poll` notices changes of the folder within a second; what is read is kept in memory, every write goes through to the database
+before it is seen by anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from reconcile.api.meta import CommonStatus, Key, ObjectMeta
+from reconcile.api.resource import AnyResource, Resource, dump
+from reconcile.api.scheme import Scheme
+from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
+from reconcile.local.database import Database, EventRow, Row
+from reconcile.local.files import Declared, Folder, Identity, Problem, Snapshot
+from reconcile.local.secrets import SecretSource
+from reconcile.ports.clock import Clock, timestamp
+from reconcile.ports.events import Event, EventType
+from reconcile.ports.store import Change, ChangeType, Secret, ServiceAccount
+from reconcile.runtime.feed import Feed
+from reconcile.runtime.logs import get_logger
+from reconcile.runtime.threads import Threads
+
+log = get_logger("local")
+
+POLL_INTERVAL = 1.0
+"""Seconds between two looks at the folder; a change is noticed within two."""
+
+INITIAL_STATUS = {"observedGeneration": -1}
+
+
+class LocalStore:
+    """The Store of local mode; also keeps events. Use as an async context manager."""
+
+    def __init__(self, folder: Folder, database: Database, scheme: Scheme, clock: Clock) -> None:
+        self.problems: tuple[Problem, ...] = ()
+        self.ignored = 0
+        self._folder = folder
+        self._database = database
+        self._scheme = scheme
+        self._clock = clock
+        self._threads = Threads("store", 1)  # one thread: SQLite writes and folder scans are in order
+        self._rows: dict[Identity, Row] = {}
+        self._resources: dict[Identity, AnyResource] = {}
+        self._secrets: dict[Key, SecretSource] = {}
+        self._accounts: dict[Key, dict[str, Any]] = {}
+        self._namespaces: dict[str, dict[str, str]] = {}
+        self._feed = Feed()
+        self._lock = asyncio.Lock()
+        self._event_tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> LocalStore:
+        for row in await self._threads.run(self._database.objects):
+            info = self._scheme.kinds.get(row.kind)
+            if info is None:
+                continue
+            try:
+                self._rows[row.kind, row.key] = row
+                self._resources[row.kind, row.key] = self._resource(row)
+            except Invalid as error:  # written by another version: the file will say it again
+                log.error("stored object is not readable", kind=row.kind, object=str(row.key), error=str(error))
+                del self._rows[row.kind, row.key]
+                await self._threads.run(lambda row=row: self._database.delete(row.kind, row.key))  # type: ignore[misc]
+        await self.sync()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._event_tasks:
+            await asyncio.wait(self._event_tasks, timeout=5)
+        self._threads.close()
+        self._database.close()
+
+    # --- the folder
+
+    async def poll(self) -> None:
+        """Look at the folder once a second; never ends."""
+        while True:
+            await self._clock.sleep(POLL_INTERVAL)
+            try:
+                await self.sync()
+            except ReconcileError as error:
+                self._note_problems((Problem(str(self._folder.root), None, str(error)),), self.ignored)
+
+    async def sync(self) -> None:
+        """Take over what the folder says now."""
+        snapshot = await self._threads.run(self._folder.scan)
+        if snapshot is None:
+            return
+        async with self._lock:
+            self._secrets, self._accounts = snapshot.secrets, snapshot.service_accounts
+            self._namespaces = snapshot.namespaces
+            for identity, declared in snapshot.objects.items():
+                await self._declare(identity, declared)
+            for identity in [i for i, row in self._rows.items() if i not in snapshot.objects and _vanished(i, row, snapshot)]:
+                await self._withdraw(identity)
+            self._note_problems(snapshot.problems, snapshot.ignored)
+
+    def _note_problems(self, problems: tuple[Problem, ...], ignored: int) -> None:
+        for problem in problems:
+            if problem not in self.problems:
+                log.error("manifest problem", file=problem.path, line=problem.line, error=problem.message)
+        for problem in self.problems:
+            if problem not in problems and not any(p.path == problem.path for p in problems):
+                log.info("manifest is in order again", file=problem.path)
+        self.problems, self.ignored = problems, ignored
+
+    async def _declare(self, identity: Identity, declared: Declared) -> None:
+        kind, key = identity
+        row = self._rows.get(identity)
+        if row is None:
+            new = Row(
+                kind=kind,
+                key=key,
+                uid=str(uuid.uuid4()),
+                version=0,
+                generation=1,
+                created=timestamp(self._clock.now()),
+                deleted=None,
+                finalizers="[]",
+                source=declared.path,
+                spec_digest=declared.digest,
+                manifest=declared.manifest,
+                status=orjson.dumps(INITIAL_STATUS),
+            )
+            await self._save(new, None)
+            return
+        if row.deleted is not None or (row.manifest == declared.manifest and row.source == declared.path):
+            return  # one that is being deleted comes back when its finalizers are gone
+        raised = row.spec_digest != declared.digest
+        await self._save(
+            replace(
+                row,
+                manifest=declared.manifest,
+                source=declared.path,
+                spec_digest=declared.digest,
+                generation=row.generation + raised,
+            ),
+            row.version,
+        )
+
+    async def _withdraw(self, identity: Identity) -> None:
+        row = self._rows[identity]
+        if row.finalizers == "[]":
+            await self._remove(identity)
+        elif row.deleted is None:
+            await self._save(replace(row, deleted=timestamp(self._clock.now())), row.version)
+
+    # --- rows
+
+    async def _save(self, row: Row, expected: int | None) -> AnyResource:
+        saved = await self._threads.run(lambda: self._database.save(row, expected))
+        identity = (row.kind, row.key)
+        old, new = self._resources.get(identity), self._resource(saved)
+        self._rows[identity], self._resources[identity] = saved, new
+        self._feed.publish(Change(ChangeType.MODIFIED if old else ChangeType.ADDED, old, new))
+        return new
+
+    async def _remove(self, identity: Identity) -> None:
+        await self._threads.run(lambda: self._database.delete(*identity))
+        del self._rows[identity]
+        old = self._resources.pop(identity)
+        self._feed.publish(Change(ChangeType.DELETED, old, old))
+
+    def _resource(self, row: Row) -> AnyResource:
+        return decode_row(self._scheme, row)
+
+    def _current(self, resource: AnyResource) -> Row:
+        row = self._rows.get((resource.kind, resource.key))
+        if row is None or row.uid != resource.meta.uid:
+            raise NotFound(f"{resource.kind} {resource.key} is gone")
+        if str(row.version) != resource.meta.resource_version:
+            raise Conflict(f"{resource.kind} {resource.key} has changed since it was read")
+        return row
+
+    # --- the port
+
+    async def get(self, kind: str, key: Key) -> AnyResource:
+        """The object; raises NotFound."""
+        found = self._resources.get((kind, key))
+        if found is None:
+            info = self._scheme.kinds.get(kind)
+            raise NotFound(f'{kind}{"." + info.group if info else ""} "{key.name}" not found')
+        return found
+
+    async def list(self, kind: str, namespace: str | None = None) -> Sequence[AnyResource]:
+        """All objects of a kind, of one namespace if given, ordered by key."""
+        return [
+            resource
+            for (found, key), resource in sorted(self._resources.items())
+            if found == kind and namespace in (None, key.namespace)
+        ]
+
+    def watch(self, kinds: Sequence[str]) -> AsyncIterator[Change]:
+        """What exists now as ADDED, then every change; never ends."""
+        return self._feed.watch(kinds, [r for (kind, _), r in sorted(self._resources.items()) if kind in kinds])
+
+    async def write_status(self, resource: AnyResource, status: CommonStatus) -> AnyResource:
+        """Replace the status of the object as read. Raises Conflict or NotFound."""
+        async with self._lock:
+            row = self._current(resource)
+            data = orjson.dumps(dump(status))
+            if data == row.status:
+                return resource
+            return await self._save(replace(row, status=data), row.version)
+
+    async def write_finalizers(self, resource: AnyResource, finalizers: Sequence[str]) -> AnyResource:
+        """Replace the finalizers of the object as read; the last one to go lets a deleted object go. Raises Conflict, NotFound."""
+        async with self._lock:
+            row = self._current(resource)
+            if row.deleted is not None and not finalizers:
+                await self._remove((resource.kind, resource.key))
+                # The folder may have declared it again meanwhile.
+                self._folder.forget()
+                return resource
+            data = orjson.dumps(list(finalizers)).decode()
+            return resource if data == row.finalizers else await self._save(replace(row, finalizers=data), row.version)
+
+    async def secret(self, key: Key) -> Secret:
+        """A Secret; raises NotFound with Kubernetes' text, Invalid when a value cannot be had."""
+        source = self._secrets.get(key)
+        if source is None:
+            raise NotFound(f'secrets "{key.name}" not found')
+        return await self._threads.run(source.read)
+
+    async def service_account(self, key: Key) -> ServiceAccount:
+        """A ServiceAccount; raises NotFound."""
+        body = self._accounts.get(key)
+        if body is None:
+            raise NotFound(f'serviceaccounts "{key.name}" not found')
+        names = tuple(str(s["name"]) for s in body.get("imagePullSecrets") or () if isinstance(s, dict) and "name" in s)
+        return ServiceAccount(key, names, dict((body.get("metadata") or {}).get("annotations") or {}))
+
+    async def namespace_labels(self, name: str) -> Mapping[str, str]:
+        """Labels of a namespace that the folder describes, and the label with its name that every namespace has."""
+        return {"kubernetes.io/metadata.name": name, **self._namespaces.get(name, {})}
+
+    # --- events
+
+    def emit(self, event: Event) -> None:
+        """Keep an event beside the objects; never blocks and never raises."""
+        row = EventRow(
+            timestamp(self._clock.now()),
+            event.resource.kind,
+            event.resource.key,
+            "Warning" if event.type is EventType.WARNING else "Normal",
+            event.reason,
+            event.message,
+        )
+
+        async def keep() -> None:
+            try:
+                await self._threads.run(lambda: self._database.add_event(row))
+            except Exception as error:
+                log.error("could not keep an event", error=str(error))
+
+        task = asyncio.get_running_loop().create_task(keep(), name="keep event")
+        self._event_tasks.add(task)
+        task.add_done_callback(self._event_tasks.discard)
+
+
+def decode_row(scheme: Scheme, row: Row) -> AnyResource:
+    """The Resource that a stored row holds; raises Invalid when this version cannot read it."""
+    info = scheme.kinds[row.kind]
+    body = orjson.loads(row.manifest)
+    body["status"] = orjson.loads(row.status)
+    typed = scheme.decode(info, body, strict=False)
+    meta = ObjectMeta(
+        name=row.key.name,
+        namespace=row.key.namespace,
+        uid=row.uid,
+        resource_version=str(row.version),
+        generation=row.generation,
+        creation_timestamp=row.created,
+        deletion_timestamp=row.deleted,
+        labels=typed.meta.labels,
+        annotations=typed.meta.annotations,
+        finalizers=orjson.loads(row.finalizers),
+    )
+    return Resource(typed.api_version, typed.kind, meta, typed.spec, typed.status)
+
+
+def _vanished(identity: Identity, row: Row, snapshot: Snapshot) -> bool:
+    """Whether the folder really no longer has the object: its file is readable and its document was not refused."""
+    return row.source not in snapshot.broken and identity not in snapshot.protected

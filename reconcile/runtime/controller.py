@@ -1,0 +1,319 @@
+"""Runs a reconciler: takes keys from the queue, makes passes, writes the status, tells people, decides when to come back.
+
+Retry policy, conditions, events and metrics exist here once; reconcilers hold only their domain.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from reconcile.api import conditions as cond
+from reconcile.api.meta import EVENT_ANNOTATIONS, FINALIZER, CommonStatus, Key
+from reconcile.api.resource import AnyResource, dump
+from reconcile.errors import Conflict, NotFound, ReconcileError
+from reconcile.ports.clock import Clock, timestamp
+from reconcile.ports.events import Event, EventSink, EventType
+from reconcile.ports.store import Change, ChangeType, Store
+from reconcile.runtime import outcome as results
+from reconcile.runtime.backoff import BackOff
+from reconcile.runtime.logs import bound, get_logger
+from reconcile.runtime.metrics import Metrics
+from reconcile.runtime.outcome import Outcome, Pending, Success, Verdict
+from reconcile.runtime.queue import KeyQueue
+from reconcile.runtime.run import Reconciler, Run, status_with_conditions
+from reconcile.runtime.schedule import Timers
+
+log = get_logger("controller")
+
+MAX_CONFLICTS = 5
+Mapper = Callable[[Change], Awaitable[Iterable[Key]]]
+
+
+@dataclass
+class Surroundings:
+    """What every controller is given."""
+
+    store: Store
+    clock: Clock
+    timers: Timers
+    events: EventSink
+    metrics: Metrics
+    back_off: BackOff = field(default_factory=BackOff)
+    retry: bool = True
+    """False in a single pass: an object that fails is not looked at again."""
+
+
+class Controller:
+    """One kind: its queue, its workers, its reconciler."""
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        around: Surroundings,
+        *,
+        name: str,
+        workers: int,
+        watches: Mapping[str, Mapper] | None = None,
+    ) -> None:
+        self.reconciler = reconciler
+        self.kind = reconciler.kind
+        self.name = name
+        self.workers = workers
+        self.watches = dict(watches or {})
+        self.queue: KeyQueue[Key] = KeyQueue()
+        self.failures: dict[Key, int] = {}
+        self.outcomes: dict[Key, Outcome] = {}
+        """Last outcome of each object: what a single pass reports."""
+        self._around = around
+        around.metrics.announce(self.label, workers)
+
+    @property
+    def label(self) -> str:
+        """Name of the controller in metrics and logs: the kind in lower case, as upstream."""
+        return self.kind.lower()
+
+    # --- what wakes an object
+
+    async def notice(self, change: Change) -> None:
+        """Look at a change of our own kind or of one we watch, and wake whom it concerns."""
+        if change.new.kind == self.kind:
+            key = change.new.key
+            if change.type is ChangeType.DELETED:
+                await self._forget(change.new)
+            elif _wakes(change):
+                self.add(key)
+        mapper = self.watches.get(change.new.kind)
+        if mapper is not None:
+            for key in await mapper(change):
+                self.add(key)
+
+    def add(self, key: Key) -> None:
+        """Ask for a pass over `key` now."""
+        self._around.metrics.queue_adds.labels(self.label).inc()
+        self.queue.add(key)
+        self._around.metrics.queue_depth.labels(self.label).set(len(self.queue))
+
+    # --- the work
+
+    async def work(self) -> None:
+        """One worker: never ends; run as many as `workers` says."""
+        active = self._around.metrics.active_workers.labels(self.label)
+        while True:
+            key = await self.queue.take()
+            self._around.metrics.queue_depth.labels(self.label).set(len(self.queue))
+            active.inc()
+            try:
+                await self.step(key)
+            finally:
+                active.dec()
+                self.queue.done(key)
+
+    async def step(self, key: Key) -> None:
+        """One pass with everything round it; raises nothing but cancellation."""
+        around = self._around
+        around.timers.cancel(self._timer(key))
+        started = time.perf_counter()
+        identity = str(uuid.uuid4())
+        with bound(controller=self.label, namespace=key.namespace, name=key.name, reconcileID=identity):
+            try:
+                verdict = await self._pass(key)
+            except ReconcileError as error:  # the store itself: nothing could be written
+                log.error("could not reconcile", error=str(error))
+                verdict = Verdict((), observed=False, back_off=True, result="error")
+            except Exception:
+                log.exception("unexpected failure of the controller")
+                around.metrics.reconcile_panics.labels(self.label).inc()
+                verdict = Verdict((), observed=False, back_off=True, result="error")
+        spent = time.perf_counter() - started
+        around.metrics.reconcile_time.labels(self.label).observe(spent)
+        if verdict is None:
+            return
+        around.metrics.duration.labels(self.kind, key.name, key.namespace).observe(spent)
+        around.metrics.reconciles.labels(self.label, verdict.result).inc()
+        self._come_back(key, verdict)
+
+    def _come_back(self, key: Key, verdict: Verdict) -> None:
+        around, delay = self._around, verdict.after
+        if verdict.back_off:
+            self.failures[key] = self.failures.get(key, 0) + 1
+            around.metrics.reconcile_errors.labels(self.label).inc()
+            delay = around.back_off.delay(self.failures[key])
+        else:
+            self.failures.pop(key, None)
+        if delay is None or not around.retry:
+            return
+        if verdict.back_off:
+            around.metrics.queue_retries.labels(self.label).inc()
+        around.timers.later(self._timer(key), delay, lambda: self.add(key))
+
+    def _timer(self, key: Key) -> str:
+        return f"{self.kind}/{key}"
+
+    async def _pass(self, key: Key) -> Verdict | None:
+        around = self._around
+        try:
+            resource = await around.store.get(self.kind, key)
+        except NotFound:
+            self.failures.pop(key, None)
+            return None
+        if resource.meta.deletion_timestamp:
+            return await self._delete(resource)
+        if FINALIZER not in resource.meta.finalizers:
+            try:
+                resource = await around.store.write_finalizers(resource, [*resource.meta.finalizers, FINALIZER])
+            except Conflict:
+                self.add(key)
+                return None
+        around.metrics.suspended.labels(self.kind, key.name, key.namespace).set(bool(resource.spec.suspend))
+        if resource.spec.suspend:
+            return await self._suspended(resource)
+        return await self._reconcile(resource)
+
+    async def _delete(self, resource: AnyResource) -> Verdict | None:
+        await self.reconciler.removed(resource)
+        left = [f for f in resource.meta.finalizers if f != FINALIZER]
+        if left != resource.meta.finalizers:
+            try:
+                await self._around.store.write_finalizers(resource, left)
+            except Conflict:
+                self.add(resource.key)
+            except NotFound:
+                return None
+        return None
+
+    async def _suspended(self, resource: AnyResource) -> Verdict | None:
+        asked = resource.meta.requested_at
+        if self.reconciler.acknowledges_suspended and asked and asked != resource.status.last_handled_reconcile_at:
+            await self._write(resource, resource.status.model_copy(update={"last_handled_reconcile_at": asked}))
+        return Verdict((), observed=False)
+
+    async def _reconcile(self, resource: AnyResource) -> Verdict | None:
+        around = self._around
+        run = Run(resource, around.clock.now(), lambda: self._announce(run))
+        generation = resource.meta.generation
+        run.conditions = results.begin(
+            run.conditions, generation=generation, observed=resource.status.observed_generation, now=run.timestamp
+        )
+        if run.new_generation or (self.reconciler.announces_requests and run.requested):
+            await self._announce(run)
+        outcome: Outcome
+        try:
+            outcome = await self.reconciler.reconcile(run)
+        except ReconcileError as error:
+            outcome = error
+        except Exception as error:
+            log.exception("reconciler failed unexpectedly")
+            around.metrics.reconcile_panics.labels(self.label).inc()
+            outcome = error
+        ended = timestamp(around.clock.now())
+        verdict = results.conclude(run.conditions, outcome, generation=generation, now=ended)
+        if isinstance(outcome, Pending) and not run.new_generation:
+            return verdict  # what the object said before still holds, nothing is worth a write
+        written = await self._finish(run, verdict)
+        self.outcomes[resource.key] = outcome
+        if written is not None:
+            self._tell(resource, run, verdict, outcome)
+            around.metrics.show_ready(self.kind, resource.key, _ready_status(verdict.conditions))
+        return verdict
+
+    # --- writing
+
+    async def _announce(self, run: Run) -> None:
+        written = await self._write(run.resource, status_with_conditions(run.status, run.conditions))
+        if written is not None:
+            run.resource = written
+
+    async def _finish(self, run: Run, verdict: Verdict) -> AnyResource | None:
+        before = run.resource.status
+        status = status_with_conditions(run.status, verdict.conditions)
+        if verdict.observed:
+            status = status.model_copy(update={"observed_generation": run.resource.meta.generation})
+        if run.resource.meta.requested_at:
+            status = status.model_copy(update={"last_handled_reconcile_at": run.resource.meta.requested_at})
+        if run.heartbeat or dump(status) != dump(before):
+            for change in run.stamps:
+                status = change(status)
+        return await self._write(run.resource, status)
+
+    async def _write(self, resource: AnyResource, status: CommonStatus) -> AnyResource | None:
+        """Write if it differs; on a conflict read again and put our status on the newer object. None: the object is gone."""
+        store = self._around.store
+        for _ in range(MAX_CONFLICTS):
+            if dump(status) == dump(resource.status):
+                return resource
+            try:
+                written = await store.write_status(resource, status)
+            except Conflict:
+                self._around.metrics.store_conflicts.labels(self.kind).inc()
+                try:
+                    newer = await store.get(self.kind, resource.key)
+                except NotFound:
+                    return None
+                if newer.meta.uid != resource.meta.uid:
+                    return None
+                resource = newer
+                continue
+            except NotFound:
+                return None
+            self._around.metrics.status_writes.labels(self.kind).inc()
+            return written
+        raise Conflict(f"the status of {self.kind} {resource.key} was changed by somebody else {MAX_CONFLICTS} times in a row")
+
+    # --- telling
+
+    def _tell(self, before: AnyResource, run: Run, verdict: Verdict, outcome: Outcome) -> None:
+        old = cond.get(before.status.conditions, cond.READY)
+        if verdict.warning is not None:
+            reason, message = verdict.warning
+            log.error("reconciliation failed", reason=reason, error=message)
+            if old is None or old.status != "False" or (old.reason, old.message) != (reason, message):
+                self._emit(before, EventType.WARNING, reason, message, {})
+            return
+        if isinstance(outcome, Pending) or not isinstance(outcome, Success):
+            return
+        recovered = old is None or old.status != "True"
+        news = old is not None and old.message != outcome.message and not outcome.quiet
+        if outcome.event is not None or recovered or news:
+            text = outcome.event if outcome.event is not None else outcome.message
+            log.info(text.partition("\n")[0])
+            self._emit(before, EventType.NORMAL, cond.SUCCEEDED, text, outcome.metadata)
+        elif run.requested and outcome.trace:
+            self._emit(before, EventType.TRACE, cond.SUCCEEDED, outcome.trace, {})
+
+    def _emit(self, resource: AnyResource, kind: EventType, reason: str, message: str, metadata: Mapping[str, str]) -> None:
+        forwarded = {
+            k.removeprefix(EVENT_ANNOTATIONS): v
+            for k, v in resource.meta.annotations.items()
+            if k.startswith(EVENT_ANNOTATIONS) and k != EVENT_ANNOTATIONS
+        }
+        self._around.metrics.events.labels(self.kind, kind.value, reason).inc()
+        self._around.events.emit(Event(resource, kind, reason, message, self.name, {**forwarded, **metadata}))
+
+    async def _forget(self, resource: AnyResource) -> None:
+        key = resource.key
+        self._around.timers.cancel(self._timer(key))
+        self.failures.pop(key, None)
+        self.outcomes.pop(key, None)
+        self._around.metrics.forget(self.kind, key.namespace, key.name)
+        await self.reconciler.removed(resource)
+
+
+def _wakes(change: Change) -> bool:
+    """Creation, a new generation, a new request, or the start of deletion; labels, other annotations and status do not."""
+    if change.old is None:
+        return True
+    old, new = change.old.meta, change.new.meta
+    return (
+        old.uid != new.uid
+        or old.generation != new.generation
+        or old.requested_at != new.requested_at
+        or old.deletion_timestamp != new.deletion_timestamp
+    )
+
+
+def _ready_status(conditions: cond.Conditions) -> str:
+    ready = cond.get(conditions, cond.READY)
+    return ready.status if ready else "Unknown"

@@ -1,0 +1,93 @@
+"""The life of the service: what starts in which order, what wakes whom, and how all of it ends.
+
+Start order: timers, workers, then the watch that feeds them. Stop order is the reverse: the watch ends first so that no new work
+comes in, workers finish the pass they are in within a grace period, then they are cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from reconcile.ports.store import Store
+from reconcile.runtime.controller import Controller
+from reconcile.runtime.logs import get_logger
+from reconcile.runtime.schedule import Schedule
+
+log = get_logger("manager")
+
+GRACE = 20.0
+"""Seconds that running passes have to come to an end when the service stops."""
+
+
+class Manager:
+    """Runs a set of controllers on one store."""
+
+    def __init__(self, store: Store, controllers: Sequence[Controller], schedule: Schedule, grace: float = GRACE) -> None:
+        self.store = store
+        self.controllers = tuple(controllers)
+        self.schedule = schedule
+        self.failed: BaseException | None = None
+        self._grace = grace
+        self._seen = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._noticed = 0
+
+    async def wait(self) -> None:
+        """Wait until a root task fails, and raise what it raised; ends by being cancelled."""
+        await self._stopped.wait()
+        if self.failed is not None:
+            raise self.failed
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run while inside."""
+        self.schedule.start()
+        workers = [
+            asyncio.create_task(controller.work(), name=f"{controller.label} worker {n}")
+            for controller in self.controllers
+            for n in range(controller.workers)
+        ]
+        watch = asyncio.create_task(self._watch(), name="watch")
+        for task in (*workers, watch):
+            task.add_done_callback(self._root_ended)
+        try:
+            yield
+        finally:
+            await self._stop(watch, workers)
+
+    def _root_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("task failed", task=task.get_name(), error=str(task.exception()))
+            self.failed = self.failed or task.exception()
+            self._stopped.set()
+
+    async def _stop(self, watch: asyncio.Task[None], workers: Sequence[asyncio.Task[None]]) -> None:
+        self.schedule.stop()
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([watch])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                await asyncio.gather(*(controller.queue.stop() for controller in self.controllers))
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        kinds = sorted({c.kind for c in self.controllers} | {kind for c in self.controllers for kind in c.watches})
+        async for change in self.store.watch(kinds):
+            self._noticed += 1
+            for controller in self.controllers:
+                await controller.notice(change)
+
+    async def drained(self, quiet: float = 0.02) -> None:
+        """Wait until every queue has stayed empty while no change was on its way: the end of a single pass."""
+        while True:
+            for controller in self.controllers:
+                await controller.queue.drained()
+            before = self._noticed
+            await asyncio.sleep(quiet)
+            if self._noticed == before and all(controller.queue.idle for controller in self.controllers):
+                return

@@ -1,0 +1,128 @@
+"""Every metric of the service, declared once with its help, on a registry of our own.
+
+Names and labels that dashboards for the Flux controllers use are kept: `gotk_*`, `controller_runtime_*`, `workqueue_*`.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from reconcile.api.meta import Key
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+RESULTS = ("success", "error", "requeue", "requeue_after")
+
+# Ten exponential buckets from 10 ms to 30 min, as upstream's.
+_STEP = (1800 / 0.01) ** (1 / 9)
+DURATION_BUCKETS = tuple(0.01 * _STEP**i for i in range(10))
+
+
+class Metrics:
+    """The metric families; one instance per service."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.duration = Histogram(
+            "gotk_reconcile_duration_seconds",
+            "The duration in seconds of a reconciliation.",
+            ("kind", "name", "namespace"),
+            buckets=DURATION_BUCKETS,
+            registry=self.registry,
+        )
+        self.condition = self._gauge(
+            "gotk_reconcile_condition",
+            "The current condition status of a resource.",
+            "kind",
+            "name",
+            "namespace",
+            "type",
+            "status",
+        )
+        self.suspended = self._gauge(
+            "gotk_suspend_status", "The current suspend status of a resource.", "kind", "name", "namespace"
+        )
+        self.reconciles = self._counter(
+            "controller_runtime_reconcile_total", "Total number of reconciliations per controller.", "controller", "result"
+        )
+        self.reconcile_errors = self._counter(
+            "controller_runtime_reconcile_errors_total", "Total number of reconciliation errors per controller.", "controller"
+        )
+        self.reconcile_panics = self._counter(
+            "controller_runtime_reconcile_panics_total", "Reconciliations that ended in an unexpected exception.", "controller"
+        )
+        self.reconcile_time = Histogram(
+            "controller_runtime_reconcile_time_seconds",
+            "Length of time per reconciliation per controller.",
+            ("controller",),
+            registry=self.registry,
+        )
+        self.workers = self._gauge(
+            "controller_runtime_max_concurrent_reconciles",
+            "Maximum number of concurrent reconciles per controller.",
+            "controller",
+        )
+        self.active_workers = self._gauge(
+            "controller_runtime_active_workers", "Number of currently used workers per controller.", "controller"
+        )
+        self.queue_depth = self._gauge("workqueue_depth", "Current depth of workqueue.", "name")
+        self.queue_adds = self._counter("workqueue_adds_total", "Total number of adds handled by workqueue.", "name")
+        self.queue_retries = self._counter("workqueue_retries_total", "Total number of retries handled by workqueue.", "name")
+        self.status_writes = self._counter("imagebot_status_writes_total", "Status writes to the store.", "kind")
+        self.store_conflicts = self._counter(
+            "imagebot_store_conflicts_total", "Writes refused because the object had changed meanwhile.", "kind"
+        )
+        self.events = self._counter("imagebot_events_total", "Events emitted.", "kind", "type", "reason")
+        self.file_problems = self._gauge("imagebot_local_problems", "Problems in the manifests of the watched folder.")
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        """Declare a counter of a package."""
+        return self._counter(name, text, *labels)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """Declare a gauge of a package."""
+        return self._gauge(name, text, *labels)
+
+    def announce(self, controller: str, workers: int) -> None:
+        """Set every series of a controller to zero, so that graphs have no holes."""
+        for result in RESULTS:
+            self.reconciles.labels(controller, result)
+        self.reconcile_errors.labels(controller)
+        self.reconcile_panics.labels(controller)
+        self.workers.labels(controller).set(workers)
+        self.active_workers.labels(controller).set(0)
+        self.queue_depth.labels(controller).set(0)
+        self.queue_adds.labels(controller)
+        self.queue_retries.labels(controller)
+
+    def show_ready(self, kind: str, key: Key, status: str) -> None:
+        """Set the Ready condition of an object: one of the three series is 1, the others are 0."""
+        for value in ("True", "False", "Unknown"):
+            self.condition.labels(kind, key.name, key.namespace, "Ready", value).set(value == status)
+
+    def forget(self, kind: str, namespace: str, name: str) -> None:
+        """Drop the series of an object that is gone."""
+        for family, labels in (
+            (self.duration, (kind, name, namespace)),
+            (self.suspended, (kind, name, namespace)),
+        ):
+            try:
+                family.remove(*labels)
+            except KeyError:
+                continue
+        for status in ("True", "False", "Unknown"):
+            try:
+                self.condition.remove(kind, name, namespace, "Ready", status)
+            except KeyError:
+                continue
+
+    def render(self) -> bytes:
+        """The text exposition of all families."""
+        return generate_latest(self.registry)

@@ -1,0 +1,93 @@
+"""One pass over one object: what a reconciler is given."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Protocol
+
+from reconcile.api.conditions import Conditions
+from reconcile.api.meta import CommonStatus
+from reconcile.api.resource import AnyResource
+from reconcile.ports.clock import timestamp
+from reconcile.runtime import outcome
+
+
+class Run:
+    """The object as it was read, its status as it will be written, and the moment at which the pass began.
+
+    A reconciler changes `status` through `set`; the controller writes it once at the end, if it differs. `progress` may write
+    in between, so that watchers see how far a long pass has got.
+    """
+
+    def __init__(self, resource: AnyResource, now: datetime, write: Callable[[], Awaitable[None]]) -> None:
+        self.resource = resource
+        self.status: Any = resource.status
+        self.conditions: Conditions = tuple(resource.status.conditions or ())
+        self.now = now
+        self.stamps: list[Callable[[Any], Any]] = []
+        self.heartbeat = False
+        self._write = write
+
+    @property
+    def new_generation(self) -> bool:
+        """Whether the spec has changed since the last pass that reached an end."""
+        return bool(self.resource.meta.generation != self.resource.status.observed_generation)
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asks for this pass by annotation."""
+        asked = self.resource.meta.requested_at
+        return bool(asked) and asked != self.resource.status.last_handled_reconcile_at
+
+    @property
+    def timestamp(self) -> str:
+        """The moment at which the pass began, RFC 3339."""
+        return timestamp(self.now)
+
+    def set(self, **fields: Any) -> None:
+        """Replace fields of the status (Python names)."""
+        self.status = self.status.model_copy(update=fields)
+
+    def stamp(self, change: Callable[[Any], Any], *, due: bool) -> None:
+        """A change of status that is not worth a write of its own (the time of the last run); with `due` it is."""
+        self.stamps.append(change)
+        self.heartbeat = self.heartbeat or due
+
+    async def progress(self, message: str, *, write: bool) -> None:
+        """Say how far the pass has got; with `write` at once, else only if the pass fails here."""
+        generation = self.resource.meta.generation
+        self.conditions = outcome.progress(self.conditions, message, generation=generation, now=self.timestamp)
+        if write:
+            await self._write()
+
+
+class Reconciler(Protocol):
+    """What a controller runs. Stateless between passes except for caches."""
+
+    kind: str
+    announces_requests: bool
+    """Whether a pass that was only asked for shows Reconciling at once (as ImageRepository and ImageUpdateAutomation do)."""
+    acknowledges_suspended: bool
+    """Whether a suspended object still records the last request."""
+
+    async def reconcile(self, run: Run) -> outcome.Success | outcome.Pending:
+        """Move the object one step; raises Stalled, Failed, Waiting or anything else (back-off)."""
+        ...
+
+    async def removed(self, resource: AnyResource) -> None:
+        """The object is being deleted, or is gone: drop what was kept for it."""
+        ...
+
+
+class Triggers(Protocol):
+    """Maps a change of another kind to the keys of this one that it concerns."""
+
+    def __call__(self, change: Any) -> Awaitable[Any]:
+        """Keys to wake."""
+        ...
+
+
+def status_with_conditions(status: CommonStatus, conditions: Conditions) -> CommonStatus:
+    """`status` with these conditions."""
+    return status.model_copy(update={"conditions": list(conditions) or None})
