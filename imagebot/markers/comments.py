@@ -18,16 +18,18 @@ _TOKEN: Final = re.compile(
     rf"|(?P<property>&[0-9A-Za-z_-]+|!(?:<[^>\s]*>|[^\s,\[\]{{}}]*))|(?P<sign>[-?:,])|(?P<other>.)"
 )
 _HEADER: Final = re.compile(rf"[|>][-+0-9]*[ \t]*(#[^{BREAKS}]*)?")
+_FAR: Final = 4096
 _BREAK: Final = re.compile(rf"\r\n|[{BREAKS}]")
 
 
 @dataclass(slots=True)
 class Comment:
-    """A comment (or a group of comment lines): its text, where it starts, its line (from 0 in the piece)."""
+    """A comment (or a group of comment lines): its text, where it starts, its line and column (from 0 in the piece)."""
 
     text: str
     start: int
     line: int
+    column: int = 0
     dash: int = -1  # where the dash is that it stands behind, on one line
     lost: str = ""  # why it belongs to nothing
 
@@ -79,18 +81,19 @@ class _Gap:
         self.end = self.after.start if self.after else piece.unread
         self.flow = bool(self.after and (self.after.flow or self.after.kind is Kind.FLOW_END) and self.in_flow(self.before))
         self.indent = self.before.indent if self.before else 0
-        self.heads: list[Comment] = []
+        self.heads: list[Comment] = []  # that may still belong to the node behind the gap
+        self.line_start = -1  # of the line that is being read, once it is known
 
     @staticmethod
     def in_flow(before: Node | None) -> bool:
         return before is not None and (before.flow or before.kind is Kind.FLOW_START)
 
     def read(self) -> None:
+        """Assign every comment in the gap."""
         self.header()
         newlines = self.breaks_taken()
         line = self.line_at(self.start)
-        column = self.column_at(self.start)
-        token = _Token("node" if self.before else "", self.before.start if self.before else 0, line - newlines, column)
+        token = _Token("node" if self.before else "", self.before.start if self.before else 0, line - newlines, 0)
         previous = token
         run: list[Comment] = []  # comment lines of their own since the last token
         breaks: list[int] = []  # how many line breaks before each of them
@@ -101,27 +104,33 @@ class _Gap:
             if what == "line":
                 newlines += 1
                 line += 1
-                continue
-            if what == "comment":
-                dash = token.start if token.what == "-" and not newlines and not run else -1
-                comment = Comment(match[0], match.start(), line, dash)
+                self.line_start = match.end()
+            elif what == "comment":
+                comment = Comment(match[0], match.start(), line)
                 if newlines or token.what in ("", "-", "mark"):
+                    comment.column = self.column_at(match.start())
+                    comment.dash = token.start if token.what == "-" and not newlines and not run else -1
                     run.append(comment)
                     breaks.append(newlines)
                 else:
                     self.line_comment(comment, token, previous)
                 newlines = 0
-                continue
-            self.group(run, breaks, token, previous, newlines, self.column_at(match.start()))
-            run, breaks, newlines = [], [], 0
-            self.settle_dashes(match[0])
-            column = self.column_at(match.start())
-            previous, token = token, _Token(match[0] if what == "sign" else what, match.start(), line, column)
-        if run:
-            closing = self.after is not None and self.after.kind is Kind.FLOW_END
-            at_end = self.after is None
-            column = -1 if at_end else self.column_at(self.end)
-            self.group(run, breaks, token, previous, newlines, column, closing, at_end)
+            else:
+                if run:
+                    self.group(run, [*breaks, newlines], token, previous, self.column_at(match.start()))
+                    run, breaks = [], []
+                newlines = 0
+                sign = match[0] if what == "sign" else what
+                if sign == "-":
+                    self.settle_dash()
+                column = self.column_at(match.start()) if sign == "-" else 0
+                previous, token = token, _Token(sign, match.start(), line, column)
+        if run and self.after is not None:
+            closing = self.after.kind is Kind.FLOW_END
+            self.group(run, [*breaks, newlines], token, previous, self.column_at(self.end), closing)
+        elif run:
+            for comment in run:
+                self.foot(comment)
         self.settle_heads()
 
     def header(self) -> None:
@@ -148,10 +157,14 @@ class _Gap:
         return self.before.line + len(_BREAK.findall(self.piece.text, self.before.start, position))
 
     def column_at(self, position: int) -> int:
-        text, start = self.piece.text, position
-        while start and text[start - 1] not in BREAKS:
-            start -= 1
-        return position - start
+        """Column of a position on the line that is being read; on the first line of a gap not more than `_FAR`."""
+        if self.line_start < 0:
+            text, start = self.piece.text, self.start
+            stop = max(start - _FAR, 0)
+            while start > stop and text[start - 1] not in BREAKS:
+                start -= 1
+            self.line_start = start
+        return position - self.line_start
 
     # --- line comments
 
@@ -169,75 +182,66 @@ class _Gap:
     # --- comments on lines of their own
 
     def group(
-        self,
-        run: list[Comment],
-        breaks: list[int],
-        token: _Token,
-        previous: _Token,
-        trailing: int,
-        next_column: int,
-        closing: bool = False,
-        at_end: bool = False,
+        self, run: list[Comment], breaks: list[int], token: _Token, previous: _Token, next_column: int, closing: bool = False
     ) -> None:
-        """Decide for each group of comment lines in `run` whether it is a foot (of no use) or the head of what follows."""
-        if not run:
-            return
+        """Decide for each group of comment lines in `run` whether it is a foot (of no use) or the head of what follows.
+
+        `breaks` has the line breaks before each comment and, last, before what follows at `next_column`.
+        """
         indent = token.column if token.what == "-" else self.indent
-        anchor = previous if token.what == "," else token
+        owner = previous if token.what == "," else token
         foot_line = token.line + 1 if token.line > 0 else -1
-        if token.what == "-" and run[0].dash >= 0:
+        if run[0].dash >= 0:
             foot_line += 1
         may_be_foot = breaks[0] <= 1
-        text: Comment | None = None
-        for comment, gap in zip([*run, None], [*breaks, trailing], strict=True):
-            blank = gap > 1 and text is not None
-            if text is not None and (blank or (comment is None and (closing or at_end))):
-                column = self.column_at(text.start)
-                foot = (may_be_foot and ((text.line == foot_line and anchor.what != ":") or column < indent)) or closing
-                if foot:
-                    self.foot(text)
-                    text = None
-                elif blank:
-                    text.text += "\n"
+        first: Comment | None = None
+        lines: list[str] = []
+        for comment, gap in zip([*run, None], breaks, strict=True):
+            blank = gap > 1
+            if first is not None and (blank or (comment is None and closing)):
+                below = may_be_foot and first.line == foot_line and owner.what != ":"
+                if closing or below or (may_be_foot and first.column < indent):
+                    self.foot(_joined(first, lines))
+                    first = None
+                else:
+                    lines.append("")
                 may_be_foot = False
-            column = next_column if comment is None else self.column_at(comment.start)
-            if text is not None and column < indent and column != self.column_at(text.start) and not at_end:
-                self.foot(text)
-                text = None
+            column = next_column if comment is None else comment.column
+            if first is not None and column < indent and column != first.column:
+                self.foot(_joined(first, lines))
+                first = None
             if comment is None:
                 break
-            if text is None:
-                text = Comment(comment.text, comment.start, comment.line, comment.dash)
-            else:
-                text.text += "\n" + comment.text
-        if text is not None:
-            if at_end:
-                self.foot(text)
-            else:
-                self.heads.append(text)
+            if first is None:
+                first, lines = comment, []
+            lines.append(comment.text)
+        if first is not None:
+            self.heads.append(_joined(first, lines))
 
     def foot(self, comment: Comment) -> None:
         comment.lost = "a comment below a value belongs to nothing"
         self.found.loose.append(comment)
 
-    def settle_dashes(self, sign: str) -> None:
+    def settle_dash(self) -> None:
         """A head before the dash of an item that is itself a list belongs to that list."""
-        if sign != "-":
-            return
         for head in self.heads:
-            if head.lost == "-":
+            if head.lost:
                 head.lost = "it belongs to the list below it"
-            elif not head.lost:
-                head.lost = "-"
-
-    def settle_heads(self) -> None:
-        for head in self.heads:
-            if head.lost == "-":
-                head.lost = ""
-            after = self.after
-            if not head.lost and (after is None or (head.dash >= 0 and after.empty == head.dash + 1)):
-                head.lost = "there is no value behind it"
-            if head.lost or after is None:
                 self.found.loose.append(head)
             else:
+                head.lost = "-"  # one dash has been seen
+        self.heads = [head for head in self.heads if head.lost == "-"]
+
+    def settle_heads(self) -> None:
+        after = self.after
+        for head in self.heads:
+            if after is None or (head.dash >= 0 and after.empty == head.dash + 1):
+                head.lost = "there is no value behind it"
+                self.found.loose.append(head)
+            else:
+                head.lost = ""
                 self.found.head.setdefault(self.gap, []).append(head)
+
+
+def _joined(first: Comment, lines: list[str]) -> Comment:
+    return Comment("\n".join(lines), first.start, first.line, first.column, first.dash)

@@ -19,12 +19,12 @@ from imagebot.markers.changes import ObjectIdentity
 from imagebot.markers.comments import Comment, GapReader
 from imagebot.markers.outline import BREAKS, Kind, Node, Piece, Role, Unusable, pieces
 
-__all__ = ["TOKEN", "FileMarkers", "Marker", "Problem", "Style", "Unusable", "decode", "find_markers", "read_marker", "scan"]
+__all__ = ["TOKEN", "FileMarkers", "Marker", "Problem", "Style", "Unusable", "decode", "find_markers", "read_marker"]
 
 TOKEN: Final = b'"$imagepolicy"'
 """Files without these bytes are not looked at."""
 
-MAX_SIZE: Final = 16 * 1024 * 1024
+MAX_SIZE: Final = 8 * 1024 * 1024
 """Bytes of the largest file that is parsed; a larger one is unusable."""
 
 _KEY: Final = "$imagepolicy"
@@ -94,30 +94,22 @@ def find_markers(data: bytes) -> FileMarkers:
     Raises:
         Unusable: the file is one that is skipped as a whole, see `Unusable`.
     """
-    return scan(data)[0] if TOKEN in data else FileMarkers()
-
-
-def scan(data: bytes) -> tuple[FileMarkers, list[Piece]]:
-    """`find_markers` without the screening, together with the outline it was found in.
-
-    Raises:
-        Unusable: as `find_markers`.
-    """
+    if TOKEN not in data:
+        return FileMarkers()
     if len(data) > MAX_SIZE:
         raise Unusable(0, f"larger than {MAX_SIZE} bytes")
     text, offset = decode(data)
     markers: list[Marker] = []
     problems: list[Problem] = []
     places = _Places(text, offset)
-    outline = list(pieces(text))
-    for piece in outline:
+    for piece in pieces(text):
         for found in _search(piece):
             if isinstance(found, Problem):
                 problems.append(found)
             else:
                 _take(piece, *found, places, markers, problems)
     problems.sort(key=lambda problem: problem.line)
-    return FileMarkers(tuple(markers), tuple(problems)), outline
+    return FileMarkers(tuple(markers), tuple(problems))
 
 
 def decode(data: bytes) -> tuple[str, int]:
@@ -176,9 +168,7 @@ def _search(piece: Piece) -> Iterator[Problem | tuple[int, list[Comment], list[C
         if any(_CANDIDATE.search(comment.text) for comment in (*lines, *heads)):
             yield index, lines, heads
     for comment in found.loose:
-        problem = _problem(piece, comment, comment.lost, own_line=True)
-        if problem is not None:
-            yield problem
+        yield from _problems(piece, comment, comment.lost, own_line=True)
 
 
 def _gaps(piece: Piece) -> tuple[list[int], int | None]:
@@ -209,16 +199,17 @@ def _line(piece: Piece, position: int) -> int:
     return len(re.findall(rf"\r\n|[{BREAKS}]", piece.text[:position]))
 
 
-def _problem(piece: Piece, comment: Comment, why: str, own_line: bool) -> Problem | None:
-    """A problem, unless the comment only talks about markers (prose, or lines that were commented out)."""
-    if not _MENTION.search(comment.text):
-        return None
-    setter = read_marker(comment.text)
-    if setter is None and own_line and not comment.text.lstrip("# \t").startswith("{"):
-        return None
-    if setter is None and (match := _SETTER.search(comment.text)):
-        setter = match[1]
-    return Problem(piece.line + comment.line + 1, setter, why)
+def _problems(piece: Piece, comment: Comment, why: str, own_line: bool) -> Iterator[Problem]:
+    """One problem for each line of a comment that mentions a marker; not for prose and lines that were commented out."""
+    for number, text in enumerate(comment.text.split("\n")):
+        if not _MENTION.search(text):
+            continue
+        setter = read_marker(text)
+        if setter is None and own_line and not text.lstrip("# \t").startswith("{"):
+            continue
+        if setter is None and (match := _SETTER.search(text)):
+            setter = match[1]
+        yield Problem(piece.line + comment.line + number + 1, setter, why)
 
 
 def _take(
@@ -235,14 +226,16 @@ def _take(
     chosen = lines or heads
     setter = read_marker("\n".join(comment.text for comment in chosen))
     why = _refusal(node, setter, places.trusted(piece, node))
-    for comment in (*lines, *heads):
-        own_line = comment in heads
-        reason = why or ("hidden by the comment behind the value" if own_line and lines else "")
-        if not reason:
-            continue
-        problem = _problem(piece, comment, reason, own_line)
-        if problem is not None:
-            problems.append(problem)
+    for comment in lines:
+        problems.extend(_problems(piece, comment, why, own_line=False) if why else ())
+    for comment in heads:
+        if lines and node.role is not Role.KEY:
+            why_not = "hidden by the comment behind the value"
+        elif why is _NOT_JSON and "\n" in comment.text.strip():
+            why_not = "a marker above a value must be the only comment line there"
+        else:
+            why_not = why
+        problems.extend(_problems(piece, comment, why_not, own_line=True) if why_not else ())
     if setter is None or why:
         return
     line = piece.line + node.line + 1

@@ -121,24 +121,38 @@ def pieces(text: str) -> Iterator[Piece]:
     Raises:
         Unusable: the file is one that Flux skips.
     """
+    found = cut(text)
+    line = counted = 0
+    for start, end in found:
+        line, counted = line + _lines(text, counted, start), start
+        yield _outline(text[start:end], start, line, single=len(found) == 1)
+
+
+def cut(text: str) -> list[tuple[int, int]]:
+    """Start and end of each piece of a decoded file: what lies between lines that begin with `---`.
+
+    Raises:
+        Unusable: text other than a comment stands behind a separator.
+    """
     found, start = [], 0
     if "\n---" in text:
         for separator in _SEPARATOR.finditer(text):
             behind = separator[1].strip()
             if behind and not behind.startswith("#"):
-                raise Unusable(text.count("\n", 0, separator.start()) + 2, f"text behind a document separator: --- {behind[:60]}")
+                line = _lines(text, 0, separator.start()) + 2
+                raise Unusable(line, f"text behind a document separator: --- {behind[:60]}")
             found.append((start, separator.start() + 1))
             start = separator.end()
     found.append((start, len(text)))
-    for start, end in found:
-        yield _outline(text[start:end], start, _lines(text, start), single=len(found) == 1)
+    return found
 
 
-def _lines(text: str, end: int) -> int:
-    return len(_BREAK.findall(text, 0, end)) if end else 0
+def _lines(text: str, start: int, end: int) -> int:
+    return len(_BREAK.findall(text, start, end)) if end > start else 0
 
 
 _BREAK = re.compile(rf"\r\n|[{BREAKS}]")
+_DIRECTIVE = re.compile(r"^%(?:YAML|TAG)\b", re.MULTILINE)
 
 
 class _Frame:
@@ -230,7 +244,7 @@ class _Outliner:
         if start == end:
             self.empty = end
         else:
-            line = mark.line if start == mark.index else _lines(self.piece.text, start)
+            line = mark.line + _lines(self.piece.text, mark.index, start)
             self.node(Kind.SCALAR, role, start, end, line, value, style, twice)
         self.done(role, value)
 
@@ -342,6 +356,11 @@ def _outline(text: str, offset: int, line: int, single: bool) -> Piece:
                 outliner.single = False
     except YamlError as error:
         if not ended:
+            directive = _DIRECTIVE.search(text)
+            if directive is not None:
+                raise Unusable(
+                    line + _lines(text, 0, directive.start()) + 1, f"a {directive[0]} directive is not supported"
+                ) from None
             raise Unusable(line + error.line if error.line else 0, error.problem) from None
         piece.unread = ended
         piece.nodes = [node for node in piece.nodes if node.end <= ended]

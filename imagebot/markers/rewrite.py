@@ -13,11 +13,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 from imagebot.markers.changes import Change, FileChange
-from imagebot.markers.find import FileMarkers, Marker, Problem, Style, Unusable, scan
-from imagebot.markers.outline import Piece
+from imagebot.markers.find import FileMarkers, Marker, Problem, Style, Unusable, decode
+from imagebot.markers.outline import cut
+from reconcile.yamlio import AliasEvent, CollectionStartEvent, Event, ScalarEvent, YamlError, parse_events
 
 _LOWER: Final = ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
 _WORDS: Final = frozenset(form for word in _LOWER for form in (word, word.upper(), word.capitalize())) | {"-", "~"}
@@ -75,7 +77,7 @@ def rewrite(
     if not edits:
         return Rewritten(data, (), tuple(skipped))
     changed = _splice(data, edits)
-    if (moved := _moved(data, changed, found, edits)) is not None:
+    if (moved := _moved(data, changed, edits)) is not None:
         skipped += [Problem(marker.line, marker.setter, f"not written: {moved}") for marker, _, _ in edits]
         return Rewritten(data, (), tuple(sorted(skipped, key=lambda problem: problem.line)))
     changes = (FileChange(marker.identity, Change(marker.value, new, marker.setter), marker.line) for marker, new, _ in edits)
@@ -183,33 +185,41 @@ def _newline(data: bytes) -> bytes:
 # --- the second look
 
 
-def _moved(before: bytes, after: bytes, found: FileMarkers, edits: list[tuple[Marker, str, bytes]]) -> str | None:
+def _moved(before: bytes, after: bytes, edits: list[tuple[Marker, str, bytes]]) -> str | None:
     """What else changed between two versions of a file, or None when only the marked values did."""
+    expected = iter([(marker.value, text) for marker, text, _ in edits])
     try:
-        again, outline = scan(after)
-        old, new = list(_signature(scan(before)[1])), list(_signature(outline))
+        for one, other in zip_longest(_events(before), _events(after)):
+            if _content(one) == _content(other):
+                continue
+            if not isinstance(one, ScalarEvent) or not isinstance(other, ScalarEvent):
+                return "other parts of the file would change"
+            if (one.anchor, one.tag) != (other.anchor, other.tag) or (one.value, other.value) != next(expected, None):
+                return "other values of the file would change"
     except Unusable as error:
         return f"the file could not be read any more: {error}"
-    wanted = {id(marker): text for marker, text, _ in edits}
-    expected = [(marker.setter, wanted.get(id(marker), marker.value)) for marker in found.markers]
-    if [(marker.setter, marker.value) for marker in again.markers] != expected:
-        return "the marked values did not come out as written"
-    # Only marked values may differ, each from its old text to its new one.
-    allowed = iter([(marker.value, text) for marker, text, _ in edits])
-    if len(old) != len(new):
-        return "other parts of the file would change"
-    for one, other in zip(old, new, strict=True):
-        if one != other and (one[:-1] != other[:-1] or (one[-1], other[-1]) != next(allowed, None)):
-            return "other parts of the file would change"
-    return None
+    return None if next(expected, None) is None else "a value did not come out as written"
 
 
-def _signature(outline: list[Piece]) -> Iterator[tuple[object, ...]]:
-    for piece in outline:
-        yield ("piece", len(piece.nodes), piece.text[piece.unread :])
-        for node in piece.nodes:
-            gap = (node.kind, node.role, node.flow, node.indent, node.empty >= 0, node.closed, node.twice)
-            yield (*gap, node.value)
+def _events(data: bytes) -> Iterator[Event | str]:
+    text, _ = decode(data)
+    for start, end in cut(text):
+        yield "---"
+        try:
+            yield from parse_events(text[start:end])
+        except YamlError as error:
+            yield error.problem
+
+
+def _content(event: Event | str | None) -> object:
+    """What an event says, without places. Two values that say the same may differ in nothing a reader sees."""
+    if isinstance(event, ScalarEvent):
+        return (event.anchor, event.tag, event.value, event.style)
+    if isinstance(event, CollectionStartEvent):
+        return (type(event), event.anchor, event.tag, event.flow_style)
+    if isinstance(event, AliasEvent):
+        return event.anchor
+    return event if event is None or isinstance(event, str) else type(event)
 
 
 # --- setters that are not there
