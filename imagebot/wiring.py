@@ -15,7 +15,6 @@ from imagebot.scan.cache import TagStore
 from imagebot.scan.controller import ImageRepositoryReconciler
 from reconcile.app import Core, Registry
 from reconcile.git.mirrors import Mirrors
-from reconcile.registry.keychain import keychain_from_user_docker_config
 from reconcile.registry.pool import ClientPool
 from reconcile.runtime.controller import Controller
 
@@ -32,7 +31,11 @@ def register(registry: Registry) -> None:
 async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
     """The controllers of the image kinds; registry connections and Git mirrors are closed at the end."""
     settings, store, tags = core.settings, core.store, TagStore()
-    keychain = keychain_from_user_docker_config(None) if core.local and settings.user_docker_config else None
+    keychain = None
+    if core.local and settings.user_docker_config:
+        from reconcile.registry.keychain import keychain_from_user_docker_config
+
+        keychain = keychain_from_user_docker_config(None)
     async with _registry_clients(core) as pool, _git_mirrors(core) as mirrors:
         access = Access(store, pool, keychain)
         scan = ImageRepositoryReconciler(access, tags, core.clock, settings.gates)
