@@ -10,6 +10,7 @@ import base64
 import hmac
 import os
 import shutil
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ class GitServer:
         username: str = "",
         password: str = "",
         token: str = "",
+        tls: ssl.SSLContext | None = None,
         intercept: Callable[[BaseHTTPRequestHandler], bool] | None = None,
     ) -> None:
         """Without `username` and `token` everybody may read and write.
@@ -61,6 +63,7 @@ class GitServer:
         self.root = root.resolve()
         self.traffic = Traffic()
         self.intercept = intercept
+        self.tls = tls
         self.expected = [f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"] if username else []
         self.expected += [f"Bearer {token}"] if token else []
         self.refusal = b""
@@ -74,6 +77,9 @@ class GitServer:
         handler = cast(type[BaseHTTPRequestHandler], type("Handler", (_Handler,), {"owner": self}))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
+        if self.tls is not None:
+            # The handshake is left to the connection's thread, so that a silent client holds up nobody else.
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="git-http", daemon=True
         )
@@ -103,7 +109,7 @@ class GitServer:
 
     def url(self, repository: str, userinfo: str = "") -> str:
         """URL of a repository below the root."""
-        return f"http://{userinfo + '@' if userinfo else ''}127.0.0.1:{self.port}/{repository}"
+        return f"{'https' if self.tls else 'http'}://{userinfo + '@' if userinfo else ''}127.0.0.1:{self.port}/{repository}"
 
 
 class _Handler(BaseHTTPRequestHandler):

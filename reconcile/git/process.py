@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import threading
@@ -29,7 +30,6 @@ from reconcile.git.types import Counters
 # isort: split
 # After reconcile.git.environment, which tells GitPython not to run git while it is imported.
 from git.cmd import Git
-from git.exc import GitCommandNotFound
 
 T = TypeVar("T")
 
@@ -90,20 +90,17 @@ class Job:
     def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
         """Start a process in its own group, with pipes; the caller ends it."""
         self.remaining()
+        if shutil.which(argv[0], path=env.get("PATH")) is None:
+            raise MissingProgram(f"'{argv[0]}' is not installed: install the package that provides it and put it on PATH")
         verb = next((word for word in argv[1:] if not word.startswith("-")), "") if argv[0] == "git" else Path(argv[0]).name
-        try:
-            started = Git(str(cwd)).execute(
-                without_foreign(list(argv), env),
-                istream=cast(Any, subprocess.PIPE),
-                as_process=True,
-                env=dict(env),
-                start_new_session=True,
-                pass_fds=self.keep,
-            )
-        except GitCommandNotFound:
-            raise MissingProgram(
-                f"'{argv[0]}' is not installed: install the package that provides it and put it on PATH"
-            ) from None
+        started = Git(str(cwd)).execute(
+            without_foreign(list(argv), env),
+            istream=cast(Any, subprocess.PIPE),
+            as_process=True,
+            env=dict(env),
+            start_new_session=True,
+            pass_fds=self.keep,
+        )
         process = cast("subprocess.Popen[bytes]", started.proc)
         # Ours from here: GitPython's wrapper would terminate the process when it is collected.
         started.proc = None

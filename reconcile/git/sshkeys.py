@@ -86,6 +86,8 @@ def _encrypted(data: bytes) -> bool:
         raw = base64.b64decode(body, validate=True)
     except binascii.Error:
         raise UnreadableKey("no private key in a known form found") from None
+    if not raw.startswith(b"openssh-key-v1\0"):
+        raise UnreadableKey("no private key in a known form found")
     return not raw.startswith(b"openssh-key-v1\0\0\0\0\x04none")
 
 
