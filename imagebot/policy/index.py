@@ -15,7 +15,7 @@ from typing import TypeVar, overload
 from imagebot.policy.base import View
 
 MAX_VIEWS = 32
-MAX_ENTRIES = 2_000_000
+MAX_ENTRIES = 2_500_000
 """Tags in all views of one index together: some 70 bytes each. The view in use is kept even if it alone is larger."""
 
 _FEW = 64
