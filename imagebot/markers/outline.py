@@ -52,7 +52,7 @@ class Unusable(ReconcileError):
 class Role(IntEnum):
     """What a node is in its parent."""
 
-    KEY = 0
+    KEY = 0  # or part of one
     VALUE = 1  # of a mapping
     ITEM = 2  # of a sequence
 
@@ -158,7 +158,7 @@ _DIRECTIVE = re.compile(r"^%(?:YAML|TAG)\b", re.MULTILINE)
 class _Frame:
     """An open collection while its events go by."""
 
-    __slots__ = ("block", "column", "document", "flow", "in_key", "key", "keys", "mapping", "part", "twice")
+    __slots__ = ("block", "column", "document", "flow", "in_key", "key", "keys", "mapping", "part", "twice", "within_key")
 
     def __init__(self, mapping: bool, block: bool, column: int, document: Document, part: str, in_key: bool, twice: bool) -> None:
         self.mapping = mapping
@@ -167,6 +167,7 @@ class _Frame:
         self.document = document
         self.part = part  # "root", "metadata", "items" or "": which identity fields its values are
         self.in_key = in_key
+        self.within_key = in_key
         self.twice = twice
         self.key: str | None = None  # text of the key whose value comes next
         self.keys: set[str] | None = set() if mapping else None
@@ -201,7 +202,7 @@ class _Outliner:
         twice = top.twice or self.again
         return Role.VALUE, twice, "" if twice else part
 
-    def done(self, role: Role, text: str) -> None:
+    def done(self, role: Role, text: str, scalar: bool = False) -> None:
         """A node of `role` has ended; a key's text is kept for its value."""
         if not self.stack or not self.stack[-1].mapping:
             return
@@ -209,8 +210,9 @@ class _Outliner:
         if role is Role.KEY:
             assert top.keys is not None  # noqa: S101 - narrows the type
             top.key = text
-            self.again = text in top.keys
-            top.keys.add(text)
+            self.again = scalar and text in top.keys
+            if scalar:
+                top.keys.add(text)
         else:
             top.key = None
             self.again = False
@@ -220,6 +222,8 @@ class _Outliner:
         if stack:
             top = stack[-1]
             column, flow, document = top.column, not top.block, top.document
+            if top.within_key:
+                role = Role.KEY
         else:
             column, flow, document = 0, False, self.document
         empty, closed = self.empty, self.closed
@@ -246,7 +250,7 @@ class _Outliner:
         else:
             line = mark.line + _lines(self.piece.text, mark.index, start)
             self.node(Kind.SCALAR, role, start, end, line, value, style, twice)
-        self.done(role, value)
+        self.done(role, value, scalar=True)
 
     def skip_properties(self, start: int, end: int, value: str, style: str) -> tuple[int, int]:
         if value == "" and style == "":
@@ -310,7 +314,9 @@ class _Outliner:
         column = self.stack[-1].column if self.stack else 0
         if block and not (isinstance(event, SequenceStartEvent) and self.indentless(end)):
             column = end_of(event).column
-        self.stack.append(_Frame(mapping, block, column, document, own, role is Role.KEY, twice))
+        frame = _Frame(mapping, block, column, document, own, role is Role.KEY, twice)
+        frame.within_key = frame.in_key or bool(self.stack and self.stack[-1].within_key)
+        self.stack.append(frame)
 
     def opens(self, end: int) -> bool:
         """Whether a flow collection has a bracket: the mapping of a pair in a flow sequence has none."""
