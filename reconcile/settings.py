@@ -48,7 +48,7 @@ class RetrySettings:
 class LogSettings:
     """What is logged, and how."""
 
-    level: Literal["trace", "debug", "info", "error"] = "info"
+    level: Literal["trace", "debug", "info", "error", "none"] = "info"
     encoding: Literal["json", "console"] | None = None
     """None: console on a terminal, JSON elsewhere."""
 

@@ -35,7 +35,8 @@ class Resource(Generic[SpecT, StatusT]):
         return {
             "apiVersion": self.api_version,
             "kind": self.kind,
-            "metadata": self.meta.model_dump(by_alias=True, exclude_defaults=True) | {"name": self.meta.name},
+            "metadata": {"name": self.meta.name, "namespace": self.meta.namespace, "generation": self.meta.generation}
+            | self.meta.model_dump(by_alias=True, exclude_defaults=True),
             "spec": dump(self.spec),
             "status": dump(self.status),
         }

@@ -39,8 +39,6 @@ def print_data(data: dict[str, Any], output: Format) -> None:
 def print_table(resources: Sequence[AnyResource], now: datetime | None = None) -> None:
     """Write a table of objects to stdout: kind, name, Ready, reason, age, message."""
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=10_000, color_system=None)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("NAMESPACE", no_wrap=True)
     table.add_column("KIND/NAME", no_wrap=True)
@@ -60,7 +58,15 @@ def print_table(resources: Sequence[AnyResource], now: datetime | None = None) -
             age(resource.meta.creation_timestamp, moment),
             Text(ready.message if ready else ""),
         )
-    console.print(table if resources else "no objects", soft_wrap=not console.is_terminal)
+    if not resources:
+        console.print("no objects")
+    elif console.is_terminal:
+        console.print(table)
+    else:  # one line per object for other programs, without the blanks that fill a column
+        wide = Console(width=10_000, color_system=None)
+        with wide.capture() as capture:
+            wide.print(table)
+        click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def _state(resource: AnyResource) -> tuple[str, str]:

@@ -97,7 +97,7 @@ def _banner(directory: Path, service: Service) -> str:
     return f"imagebot runs on {directory}{where}; process {os.getpid()}, end it with Ctrl-C"
 
 
-@click.command()
+@click.command(context_settings={"default_map": {"log_level": "none"}})
 @service_options
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml", "name"]), default="table", show_default=True)
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Most seconds for the whole pass.")
@@ -108,8 +108,7 @@ def once(directory: Path, **options: Any) -> int:
     """
     settings = _settings(options)
     console = Console(stderr=True)
-    quiet = options["log_level"] == "info" and console.is_terminal
-    configure("error" if quiet else settings.log.level, settings.log.encoding)
+    configure(settings.log.level, settings.log.encoding)
     registry = load_packages()
     return asyncio.run(_once(directory, options["state"], settings, registry, options["output"], options["timeout"], console))
 

@@ -40,9 +40,10 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Nothing to say yet: what the object waits for will wake it. Shows as Reconciling, without a verdict in Ready."""
+    """Nothing to say yet: what the object waits for will wake it. It goes on showing what it showed at the start of the pass."""
 
     message: str
+    """What it waits for, for the log."""
     after: float | None = None
 
 
@@ -87,8 +88,7 @@ def conclude(conditions: Conditions, outcome: Outcome, *, generation: int, now: 
         ready = cond.put(cleared, cond.READY, "True", cond.SUCCEEDED, outcome.message, generation=generation, now=now)
         return Verdict(ready, observed=True, after=outcome.after, result="requeue_after" if outcome.after else "success")
     if isinstance(outcome, Pending):
-        waiting = progress(conditions, outcome.message, generation=generation, now=now)
-        return Verdict(waiting, observed=False, after=outcome.after, result="requeue_after" if outcome.after else "success")
+        return Verdict(conditions, observed=False, after=outcome.after, result="requeue_after" if outcome.after else "success")
     reason, message = reason_and_message(outcome)
     if isinstance(outcome, Stalled):
         stalled = cond.put(conditions, cond.STALLED, "True", reason, message, generation=generation, now=now)
