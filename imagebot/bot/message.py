@@ -151,7 +151,7 @@ def _data(values: Mapping[str, str], namespace: str, name: str, changed: Changed
     )
     files = Map(_FILE_CHANGES, {path: _objects(objects) for path, objects in changed.file_changes().items()})
     automation = Struct(_NAMESPACED, (namespace, name))
-    return Struct(data, (automation, Struct(result, (files,)), Map(STRING_MAP, {**values})))
+    return Struct(data, (automation, Struct(result, (files,)), Map(STRING_MAP, dict(values.items()))))
 
 
 def _object(identity: ObjectIdentity) -> Struct:
@@ -184,7 +184,7 @@ def _updated(changed: Changed, refs: Mapping[str, str]) -> Struct:
         methods={"Objects": lambda _: by_object(changed.objects()), "Images": lambda _: images(changed.changes())},
     )
     files = {path: Struct(_FILE_IMAGES, (by_object(objects),)) for path, objects in changed.file_changes().items()}
-    return Struct(updated, (Map(map_of(STRING, _FILE_IMAGES), {**files}),))
+    return Struct(updated, (Map(map_of(STRING, _FILE_IMAGES), dict(files.items())),))
 
 
 def _image(change: Change, refs: Mapping[str, str]) -> Struct:

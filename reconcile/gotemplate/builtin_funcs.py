@@ -132,12 +132,20 @@ def _equal(left: object, right: object) -> bool:
     if first != "invalid":
         return left == right
     if left is not MISSING and right is not MISSING and kind_of(left) != kind_of(right):
-        raise CallError(f"non-comparable types {fmt.to_string(left)}: {type_of(left)}, {type_of(right)}: {fmt.to_string(right)}")
+        raise CallError(
+            f"non-comparable types {fmt.to_string_verb(left)}: {type_of(left)}, {type_of(right)}: {fmt.to_string(right)}"
+        )
     if is_nil(left) or is_nil(right):
         return is_nil(left) and is_nil(right)
-    if not isinstance(right, Struct):
-        raise CallError(f"non-comparable type {fmt.to_string(right)}: {type_of(right)}")
+    if not _comparable(right):
+        raise CallError(f"non-comparable type {fmt.to_string_verb(right)}: {type_of(right)}")
     return left == right
+
+
+def _comparable(value: object) -> bool:
+    if isinstance(value, Struct):
+        return all(map(_comparable, value.values))
+    return not isinstance(value, Slice | Map)
 
 
 def _plain(value: object) -> object:

@@ -37,10 +37,27 @@ from reconcile.gotemplate.values import (
     Uint32,
     assignable,
     find_field,
+    joined_halves,
     truth,
     type_of,
     zero,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Boxed:
+    """A value that was taken out of an `interface {}`: the same, but errors about its fields name that type."""
+
+    value: object
+
+
+def boxed(container: object, value: object) -> object:
+    """An item of a container, boxed when the container holds `interface {}`."""
+    return Boxed(value) if type_of(container).elem is ANY and value is not MISSING else value
+
+
+def _open(value: object) -> object:
+    return value.value if isinstance(value, Boxed) else value
 
 
 class _Absent:
@@ -59,17 +76,18 @@ class Frame:
     depth: int
 
     def assign(self, name: str, value: object) -> None:
-        """Set the innermost variable of that name."""
-        for place in range(len(self.variables) - 1, -1, -1):
-            if self.variables[place][0] == name:
-                self.variables[place] = (name, value)
-                return
-
-    overwrite = assign
+        """Set the innermost variable of that name; raises `KeyError` when there is none."""
+        self.variables[self._place(name)] = (name, value)
 
     def value(self, name: str) -> object:
-        """The innermost variable of that name."""
-        return next(value for known, value in reversed(self.variables) if known == name)
+        """The innermost variable of that name; raises `KeyError` when there is none."""
+        return self.variables[self._place(name)][1]
+
+    def _place(self, name: str) -> int:
+        for place in range(len(self.variables) - 1, -1, -1):
+            if self.variables[place][0] == name:
+                return place
+        raise KeyError(name)
 
 
 class Evaluator:
@@ -108,7 +126,7 @@ class Evaluator:
                 value = MISSING
         for variable in pipe.declared:
             if pipe.assigns:
-                frame.assign(variable.names[0], value)
+                self.assign(frame, variable.names[0], value)
             else:
                 frame.variables.append((variable.names[0], value))
         return value
@@ -142,7 +160,7 @@ class Evaluator:
         if isinstance(node, Bool):
             return node.value
         if isinstance(node, Dot):
-            return dot
+            return _open(dot)
         if isinstance(node, String):
             return node.text
         if isinstance(node, Number):
@@ -163,12 +181,22 @@ class Evaluator:
 
     # Names.
 
+    def assign(self, frame: Frame, name: str, value: object) -> None:
+        """Give a variable a new value; an error when it was never declared."""
+        try:
+            frame.assign(name, value)
+        except KeyError:
+            raise self.error(frame, f"undefined variable: {name}") from None
+
     def _variable(self, frame: Frame, dot: object, node: Variable, args: Sequence[Node], final: object) -> object:
         self.at(frame, node)
-        value = frame.value(node.names[0])
+        try:
+            value = frame.value(node.names[0])
+        except KeyError:
+            raise self.error(frame, f"undefined variable: {node.names[0]}") from None
         if len(node.names) == 1:
             self._no_arguments(frame, args, final)
-            return value
+            return _open(value)
         return self._fields(frame, dot, value, node, node.names[1:], args, final)
 
     def _chain(self, frame: Frame, dot: object, node: Chain, args: Sequence[Node], final: object) -> object:
@@ -182,12 +210,15 @@ class Evaluator:
         self, frame: Frame, dot: object, receiver: object, node: Node, names: Sequence[str], args: Sequence[Node], final: object
     ) -> object:
         for name in names[:-1]:
-            receiver = self._field(frame, dot, name, node, (), _ABSENT, receiver)
+            found = self._field(frame, dot, name, node, (), _ABSENT, receiver)
+            receiver = boxed(_open(receiver), found) if isinstance(_open(receiver), Map) else found
         return self._field(frame, dot, names[-1], node, args, final, receiver)
 
     def _field(
         self, frame: Frame, dot: object, name: str, node: Node, args: Sequence[Node], final: object, receiver: object
     ) -> object:
+        shown = ANY if isinstance(receiver, Boxed) else None
+        receiver = _open(receiver)
         if receiver is MISSING:
             return MISSING
         if receiver is None:
@@ -209,7 +240,7 @@ class Evaluator:
             if has_arguments:
                 raise self.error(frame, f"{name} is not a method but has arguments")
             return receiver.entries.get(name, MISSING)
-        raise self.error(frame, f"can't evaluate field {name} in type {kind}")
+        raise self.error(frame, f"can't evaluate field {name} in type {shown or kind}")
 
     # Calls.
 
@@ -247,7 +278,7 @@ class Evaluator:
     def _call_builtin(
         self, frame: Frame, dot: object, function: Function, context: Node, args: Sequence[Node], final: object
     ) -> object:
-        named = str(args[0]) if args else "<interface {} Value>"
+        named = str(args[0]) if args else final if isinstance(final, str) else f"<{type_of(final)} Value>"
         bound = Function(lambda *rest: function.call(named, *rest), function.params[1:], variadic=True)
         return self._call(frame, dot, bound, context, "call", args, final)
 
@@ -268,6 +299,7 @@ class Evaluator:
             raise self.error(frame, f"error calling {name}: {error}") from None
         if isinstance(result, str):
             spend(len(result))
+            return joined_halves(result)
         return result
 
     # Arguments.
@@ -287,7 +319,7 @@ class Evaluator:
     def _argument(self, frame: Frame, dot: object, wanted: Type | None, node: Node) -> object:
         self.at(frame, node)
         if isinstance(node, Dot):
-            return self._checked(frame, dot, wanted)
+            return self._checked(frame, _open(dot), wanted)
         if isinstance(node, Nil):
             if wanted is not None and (wanted.kind in NILABLE or wanted is REFLECT):
                 return MISSING if wanted is REFLECT else zero(wanted)

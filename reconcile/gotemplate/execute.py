@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from reconcile.gotemplate.budget import Budget, Limits, spending
-from reconcile.gotemplate.evaluate import Evaluator, Frame
+from reconcile.gotemplate.evaluate import Evaluator, Frame, boxed
 from reconcile.gotemplate.failures import CallError, ExecError
 from reconcile.gotemplate.fmt import sprint, to_string
 from reconcile.gotemplate.functions import Function
@@ -154,9 +154,9 @@ class _Executor:
         if value is MISSING or value is None:
             return ()
         if isinstance(value, Slice):
-            return enumerate(value.items)
+            return ((index, boxed(value, item)) for index, item in enumerate(value.items))
         if isinstance(value, Map):
-            return sorted_entries(value)
+            return ((key, boxed(value, item)) for key, item in sorted_entries(value))
         if isinstance(value, int) and kind_of(value) in INT_KINDS | UINT_KINDS:
             if len(node.pipe.declared) > 1:
                 raise self.evaluator.error(frame, f"can't use {value} to iterate over more than one variable")
@@ -168,9 +168,11 @@ class _Executor:
         """Give the loop's variables their values: one is the element, two are the index and the element."""
         names = [variable.names[0] for variable in node.pipe.declared]
         values = [index, item] if len(names) > 1 else [item]
-        setter: Callable[[str, object], None] = frame.assign if node.pipe.assigns else frame.overwrite
-        for name, value in zip(names, values, strict=False):
-            setter(name, value)
+        for place, (name, value) in enumerate(zip(names, values, strict=False)):
+            if node.pipe.assigns:
+                self.evaluator.assign(frame, name, value)
+            else:
+                frame.variables[place - len(names)] = (name, value)
 
 
 __all__ = ["ExecError", "Program", "execute"]

@@ -83,6 +83,11 @@ def to_string(value: object) -> str:
     return value if isinstance(value, str) else format_value(value, "v", PLAIN)
 
 
+def to_string_verb(value: object) -> str:
+    """A value as `%s` prints it."""
+    return format_value(value, "s", PLAIN)
+
+
 def type_name(value: object) -> str:
     """A value's type as `%T` prints it."""
     return _NIL if value is None or value is MISSING else type_of(value).name
@@ -92,18 +97,18 @@ def format_value(value: object, verb: str, flags: Flags) -> str:
     """One operand with one verb, as `fmt` prints it."""
     spend(1)
     if value is None or value is MISSING:
-        return flags.pad(_NIL) if verb in "Tv" else _bad_verb(value, verb)
+        return flags.pad(_NIL) if verb in "Tv" else _bad_verb(value, verb, flags)
     if verb == "T":
         return flags.pad(flags.cut(type_of(value).name))
     if verb == "p":
-        return _bad_verb(value, verb)
+        return _bad_verb(value, verb, flags)
     return _format(value, verb, flags, 0)
 
 
-def _bad_verb(value: object, verb: str) -> str:
+def _bad_verb(value: object, verb: str, flags: Flags) -> str:
     if value is None or value is MISSING:
         return f"%!{verb}({_NIL})"
-    return f"%!{verb}({type_of(value).name}={_format(value, 'v', PLAIN, 0, plain=True)})"
+    return f"%!{verb}({type_of(value).name}={_format(value, 'v', flags, 0, plain=True)})"
 
 
 def _format(value: object, verb: str, flags: Flags, depth: int, *, plain: bool = False) -> str:
@@ -116,7 +121,7 @@ def _format(value: object, verb: str, flags: Flags, depth: int, *, plain: bool =
     if isinstance(value, str):
         return _format_string(value, verb, flags)
     if isinstance(value, bool):
-        return flags.pad("true" if value else "false") if verb in "tv" else _bad_verb(value, verb)
+        return flags.pad("true" if value else "false") if verb in "tv" else _bad_verb(value, verb, flags)
     if isinstance(value, int):
         return _format_integer(value, verb, flags)
     if isinstance(value, float):
@@ -169,7 +174,7 @@ def _format_string(text: str, verb: str, flags: Flags) -> str:
         return flags.pad(quote(text, ascii_only=flags.plus))
     if verb in "sv":
         return flags.pad(flags.cut(text))
-    return _hex_string(to_bytes(text), verb, flags) if verb in "xX" else _bad_verb(text, verb)
+    return _hex_string(to_bytes(text), verb, flags) if verb in "xX" else _bad_verb(text, verb, flags)
 
 
 def _hex_string(data: bytes, verb: str, flags: Flags) -> str:
@@ -199,7 +204,7 @@ def _format_integer(value: int, verb: str, flags: Flags) -> str:
         spend(precision)
         shown = f" '{char}'" if flags.sharp and char.isprintable() and code <= 0x10FFFF else ""
         return flags.pad(f"U+{code:0{precision}X}{shown}", zero=False)
-    return _bad_verb(value, verb)
+    return _bad_verb(value, verb, flags)
 
 
 def _in_base(value: int, verb: str, flags: Flags) -> str:
@@ -229,7 +234,7 @@ def _in_base(value: int, verb: str, flags: Flags) -> str:
 def _format_float(value: float, verb: str, flags: Flags) -> str:
     chosen = _FLOAT_VERBS.get(verb) or _FLOAT_HEX.get(verb)
     if chosen is None:
-        return _bad_verb(value, verb)
+        return _bad_verb(value, verb, flags)
     code, default = chosen
     precision = default if flags.precision is None else flags.precision
     spend(max(precision, 0) + 400)
@@ -239,7 +244,7 @@ def _format_float(value: float, verb: str, flags: Flags) -> str:
     if flags.space and text[0] == "+" and not flags.plus:
         text = " " + text[1:]
     if text[1] in "IN":
-        if (text[1] == "N" and not flags.space and not flags.plus) or (text[0] == "+" and not flags.plus):
+        if text[1] == "N" and not flags.space and not flags.plus:
             text = text[1:]
         return flags.pad(text, zero=False)
     if flags.sharp and verb not in "xX":
@@ -270,7 +275,7 @@ def _keep_point(text: str, verb: str, precision: int) -> str:
 
 def _format_complex(value: complex, verb: str, flags: Flags) -> str:
     if verb not in _FLOAT_VERBS and verb not in _FLOAT_HEX:
-        return _bad_verb(value, verb)
+        return _bad_verb(value, verb, flags)
     signed = Flags(flags.sharp, flags.zero, True, flags.minus, flags.space, width=flags.width, precision=flags.precision)
     return f"({_format_float(value.real, verb, flags)}{_format_float(value.imag, verb, signed)}i)"
 
@@ -326,7 +331,7 @@ class _Printf:
             if verb == "v":
                 flags.sharp_v, flags.sharp, flags.plus_v, flags.plus = flags.sharp, False, flags.plus, False
             value = self.values[self.used]
-            self.out.append(_bad_verb(value, "w") if verb == "w" else format_value(value, verb, flags))
+            self.out.append(_bad_verb(value, "w", flags) if verb == "w" else format_value(value, verb, flags))
             self.used += 1
         return True
 
@@ -387,9 +392,10 @@ class _Printf:
     def _number(self) -> int | None:
         start = self.at
         while self.at < len(self.pattern) and self.pattern[self.at] in "0123456789":
-            self.at += 1
-            if int(self.pattern[start : self.at]) > _TOO_LARGE:
+            if self.at > start and int(self.pattern[start : self.at]) > _TOO_LARGE:
+                self.at = len(self.pattern)
                 return None
+            self.at += 1
         return int(self.pattern[start : self.at]) if self.at > start else None
 
     def _integer_argument(self) -> int | None:

@@ -16,7 +16,8 @@ _QUOTES: Final = {'"': ("string", "unterminated quoted string"), "'": ("char con
 @dataclass(frozen=True, slots=True)
 class Token:
     """One word. `kind` is a keyword, or one of: text, left delim, right delim, space, pipe, assign, declare, string,
-    raw string, char constant, number, complex, bool, dot, field, variable, identifier, left paren, right paren, char, eof, error."""
+    raw string, char constant, number, complex, bool, dot, field, variable, identifier, left paren, right paren, char, eof or
+    error."""
 
     kind: str
     at: int

@@ -7,7 +7,9 @@ from types import MappingProxyType
 from typing import Final
 
 from reconcile.gotemplate.sprig_cases import CASES
+from reconcile.gotemplate.sprig_crypto import CRYPTO
 from reconcile.gotemplate.sprig_dicts import DICTS
+from reconcile.gotemplate.sprig_durations import DURATIONS
 from reconcile.gotemplate.sprig_json import JSON
 from reconcile.gotemplate.sprig_lists import LISTS
 from reconcile.gotemplate.sprig_math import MATH
@@ -19,6 +21,6 @@ from reconcile.gotemplate.sprig_urls import URLS
 from reconcile.gotemplate.sprig_versions import VERSIONS
 
 SPRIG: Final[Mapping[str, Callable[..., object]]] = MappingProxyType({
-    **STRINGS, **CASES, **MATH, **LISTS, **DICTS, **MISC, **PATHS, **JSON, **REGEX, **URLS, **VERSIONS,
+    **STRINGS, **CASES, **MATH, **LISTS, **DICTS, **MISC, **PATHS, **JSON, **REGEX, **URLS, **CRYPTO, **DURATIONS, **VERSIONS,
 })  # fmt: skip
 """Name to function. `slice` hides the built-in one."""

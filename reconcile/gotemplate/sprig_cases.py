@@ -144,7 +144,7 @@ def _camelcase(text: str) -> str:
     body = text.lstrip("".join(char for char in set(text) if _is_connector(char)))
     out = [text[: len(text) - len(body)]]
     if not body:
-        return text
+        return text + text[-1:]  # upstream's slip: the last of nothing but connectors is written twice
     pending, shouting = upper_char(body[0]), _is_upper(body[0])
     for char in body[1:]:
         before, pending = pending, char

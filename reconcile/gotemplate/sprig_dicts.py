@@ -8,7 +8,7 @@ from reconcile.gotemplate.budget import spend
 from reconcile.gotemplate.convert import empty, to_text_value
 from reconcile.gotemplate.failures import CallError
 from reconcile.gotemplate.functions import Family
-from reconcile.gotemplate.values import DICT, Map, Slice, new_dict, new_list, new_strings, sorted_entries, type_of
+from reconcile.gotemplate.values import DICT, ZERO_TYPE, Map, Slice, new_dict, new_list, new_strings, sorted_entries, type_of
 
 DICTS: Final = Family()
 
@@ -88,7 +88,7 @@ def _merge_into(target: Map, source: Map, *, overwrite: bool) -> None:
         if isinstance(known, Map) and isinstance(item, Map) and known.type is item.type:
             if known is not item:
                 _merge_into(known, item, overwrite=overwrite)
-        elif key not in target.entries or (empty(known) if not overwrite else not empty(item)):
+        elif overwrite or empty(known):
             if _reaches(item, target):
                 raise CallError("a dictionary cannot hold itself")
             target.entries[key] = item
@@ -143,9 +143,15 @@ def _conversion(value: object, wanted: str) -> CallError:
 
 @DICTS.add("deepCopy", "mustDeepCopy")
 def _deep_copy(value: object) -> object:
+    if value is None:
+        raise CallError(ZERO_TYPE)
+    return _copied(value)
+
+
+def _copied(value: object) -> object:
     spend(1)
     if isinstance(value, Map):
-        return Map(value.type, {key: _deep_copy(item) for key, item in value.entries.items()}, value.nil)
+        return Map(value.type, {key: _copied(item) for key, item in value.entries.items()}, value.nil)
     if isinstance(value, Slice):
-        return Slice(value.type, tuple(map(_deep_copy, value.items)), value.nil)
+        return Slice(value.type, tuple(map(_copied, value.items)), value.nil)
     return value

@@ -43,7 +43,7 @@ def _prepend(value: object, item: object) -> Slice:
 def _chunk(size: int, value: object) -> Slice:
     items = items_of(value, "Cannot chunk type")
     if size < 1:
-        raise CallError("runtime error: makeslice: len out of range" if items else "runtime error: makeslice: len out of range")
+        raise CallError("runtime error: makeslice: len out of range")
     chunks = [new_list(items[at : at + size]) for at in range(0, len(items), size)]
     return Slice(slice_of(LIST), tuple(chunks))
 

@@ -97,6 +97,11 @@ def _b64dec(text: str) -> str:
     return _decoded(text, 4, "base64")
 
 
+def base64_error(text: str) -> str:
+    """Go's complaint about a text that is not base64."""
+    return f"illegal base64 data at input byte {_first_wrong(to_bytes(text), 4) or 0}"
+
+
 @MISC.add("b32dec")
 def _b32dec(text: str) -> str:
     return _decoded(text, 8, "base32")
@@ -130,6 +135,8 @@ def _first_wrong(data: bytes, group: int) -> int | None:
         if byte == 0x3D and count % group in paddings:
             rest = bytes(each for each in data[at:] if each not in b"\r\n")
             wanted = group - count % group
+            if len(rest) < wanted and set(rest) == {0x3D}:
+                return len(data)
             if rest[:wanted] == b"=" * wanted:
                 return None if len(rest) == wanted else at + wanted
         return at

@@ -12,7 +12,7 @@ from reconcile.gotemplate.failures import CallError
 from reconcile.gotemplate.fmt import to_string
 from reconcile.gotemplate.functions import Family
 from reconcile.gotemplate.strconv import quote
-from reconcile.gotemplate.values import STRING_MAP, Map, Slice, new_strings, to_bytes, to_text
+from reconcile.gotemplate.values import STRING_MAP, Map, Slice, new_strings, to_bytes, to_text, without_strays
 
 STRINGS: Final = Family()
 
@@ -45,12 +45,12 @@ def _title_char(char: str) -> str:
 
 @STRINGS.add("upper")
 def _upper(text: str) -> str:
-    return "".join(map(upper_char, text))
+    return "".join(map(upper_char, without_strays(text)))
 
 
 @STRINGS.add("lower")
 def _lower(text: str) -> str:
-    return "".join(map(lower_char, text))
+    return "".join(map(lower_char, without_strays(text)))
 
 
 @STRINGS.add("trim")
@@ -61,7 +61,7 @@ def _trim(text: str) -> str:
 @STRINGS.add("title")
 def _title(text: str) -> str:
     out, separated = [], True
-    for char in text:
+    for char in without_strays(text):
         out.append(_title_char(char) if separated else char)
         separated = _separates(char)
     return "".join(out)
@@ -76,7 +76,7 @@ def _separates(char: str) -> bool:
 @STRINGS.add("untitle")
 def _untitle(text: str) -> str:
     out, first = [], True
-    for char in text:
+    for char in without_strays(text):
         if is_space(char):
             first = True
         elif first:
@@ -88,7 +88,7 @@ def _untitle(text: str) -> str:
 @STRINGS.add("swapcase")
 def _swapcase(text: str) -> str:
     out, blank = [], True
-    for char in text:
+    for char in without_strays(text):
         category = unicodedata.category(char)
         if category in {"Lu", "Lt"}:
             out.append(lower_char(char))

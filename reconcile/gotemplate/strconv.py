@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final
 
 from reconcile.gotemplate.values import to_bytes, to_text
@@ -69,7 +70,7 @@ def _encode_rune(code: int) -> bytes:
 
 
 def unquote_char(text: str, at: int, quote_char: str) -> tuple[int, bool, int]:
-    r"""The character at `at` of a literal's body: its code, whether it is a byte (`\x`, `\ooo`), and where the next one starts."""
+    r"""The character at `at` of a literal's body: its code, whether it is a byte (`\x`, `\ooo`), where the next one is."""
     char = text[at]
     if char != "\\":
         return ord(char), False, at + 1
@@ -140,13 +141,13 @@ def _hex(text: str) -> float:
 
 
 def format_float(number: float, verb: str = "g", precision: int = -1) -> str:
-    """A float as `strconv.FormatFloat(number, verb, precision, 64)` for e, E, f, F, g, G, x and X; precision -1 is the shortest."""
+    """A float as `strconv.FormatFloat(number, verb, precision, 64)` for e, E, f, F, g, G, x, X; precision -1 is shortest."""
     if math.isnan(number):
         return "NaN"
     if math.isinf(number):
         return "+Inf" if number > 0 else "-Inf"
     if verb in "xX":
-        return _format_hex(number, verb)
+        return _format_hex(number, verb, precision)
     shortest = precision < 0
     lower = verb.lower()
     if lower == "e":
@@ -199,10 +200,17 @@ def _general(digits: str, point: int, *, shortest: bool, precision: int) -> str:
     return f"{digits[:point]}.{digits[point:]}"
 
 
-def _format_hex(number: float, verb: str) -> str:
-    mantissa, exponent = abs(number).hex().split("p")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    power = int(exponent)
-    text = f"{mantissa if mantissa != '0x' else '0x0'}p{'-' if power < 0 else '+'}{abs(power):02d}"
+def _format_hex(number: float, verb: str, precision: int) -> str:
+    fraction, power = math.frexp(abs(number))
+    power = power - 1 if number else 0
+    mantissa = int(fraction * (1 << 53))  # one digit before the point and thirteen behind it
+    if 0 <= precision < 13:
+        unit = 1 << (4 * (13 - precision))
+        mantissa = round(Fraction(mantissa, unit)) * unit
+        if mantissa >> 53:
+            mantissa, power = mantissa >> 1, power + 1
+    digits = f"{mantissa % (1 << 52):013x}"
+    digits = digits.rstrip("0") if precision < 0 else digits[:precision].ljust(precision, "0")
+    text = f"0x{mantissa >> 52}{'.' if digits else ''}{digits}p{'-' if power < 0 else '+'}{abs(power):02d}"
     sign = "-" if math.copysign(1, number) < 0 else ""
     return sign + (text.upper() if verb == "X" else text)

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +25,8 @@ from reconcile.gotemplate.failures import CallError
 
 Value: TypeAlias = object
 """An argument that a function takes as it is, even when it is `MISSING` (Go's `reflect.Value`)."""
+
+_STRAY: Final = re.compile("[\udc80-\udcff]")
 
 NIL_DEREFERENCE: Final = "runtime error: invalid memory address or nil pointer dereference"
 ZERO_TYPE: Final = "reflect: call of reflect.Value.Type on zero Value"
@@ -185,7 +188,7 @@ def new_strings(items: Iterable[str]) -> Slice:
 
 def new_dict(entries: dict[str, object] | None = None) -> Map:
     """A `map[string]interface {}`."""
-    return Map(DICT, {**entries} if entries else {})
+    return Map(DICT, dict(entries.items()) if entries else {})
 
 
 def int64(number: int) -> Int64:
@@ -304,6 +307,18 @@ def to_bytes(text: str) -> bytes:
 def to_text(data: bytes) -> str:
     """A Go string of these bytes."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def joined_halves(text: str) -> str:
+    """`text` with bytes that make a character together, after two texts were joined, as that character."""
+    if text.isascii() or not _STRAY.search(text):
+        return text
+    return to_text(to_bytes(text))
+
+
+def without_strays(text: str) -> str:
+    """`text` with bytes that belong to no character replaced, as Go does when it goes through a text rune by rune."""
+    return text if text.isascii() else _STRAY.sub("�", text)
 
 
 def sort_key(key: object) -> tuple[object, ...]:
