@@ -25,7 +25,7 @@ class Limits:
     """
 
     output: int = 1 << 20
-    work: int = 4_000_000
+    work: int = 2_000_000
     depth: int = 50
 
 

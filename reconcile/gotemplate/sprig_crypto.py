@@ -25,7 +25,7 @@ from reconcile.gotemplate.values import Uint32, to_bytes, to_text
 
 CRYPTO: Final = Family()
 
-_SCRYPT_COST: Final = 1_000_000
+_SCRYPT_COST: Final = 400_000
 _SEED: Final = b"com.lyndir.masterpassword"
 _VOWELS: Final = "AEIOU"
 _CONSONANTS: Final = "BCDFGHJKLMNPQRSTVWXYZ"
