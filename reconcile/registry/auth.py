@@ -311,7 +311,7 @@ def parse_token(response: httpx.Response) -> tuple[str, float]:
     if not isinstance(document, dict):
         raise CredentialError(f"{where}: no token in bearer response")
     token = document.get("access_token") or document.get("token")
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+    if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
         raise CredentialError(f"{where}: no token in bearer response")
     life = document.get("expires_in")
     if not isinstance(life, int | float) or isinstance(life, bool) or life <= 0:

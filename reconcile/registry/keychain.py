@@ -130,7 +130,7 @@ class DockerKeychain:
         path = f"/{repository.path}"
         for entry in self.entries:
             if entry.matches(repository.registry, path):
-                return entry.credential
+                return entry.credential if entry.credential != Credential() else None
         return None
 
 

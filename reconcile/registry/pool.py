@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from reconcile.net.client import Client, Limits, make_client
@@ -14,6 +16,10 @@ from reconcile.ports.clock import Clock, SystemClock
 from reconcile.registry.auth import CredentialSource
 from reconcile.registry.budget import Budget
 from reconcile.registry.client import RegistryClient
+from reconcile.registry.cloud import Channels, LoginCache, Provider
+from reconcile.registry.cloud_aws import Aws
+from reconcile.registry.cloud_azure import Azure
+from reconcile.registry.cloud_gcp import Gcp
 from reconcile.registry.errors import CredentialError
 from reconcile.registry.keychain import Credential, Keychain
 from reconcile.registry.memory import Memory
@@ -23,8 +29,8 @@ from reconcile.registry.tags import TagLimits
 GENERIC = "generic"
 """The provider whose credentials come from a keychain; the others are cloud logins."""
 
-Login = Callable[[str, Client], Awaitable[Credential]]
-"""A cloud login: registry host and an HTTP client in, credential out; raises `CredentialError`."""
+METADATA_TIMEOUT = 3.0
+"""Seconds for a connect or read at a metadata service, which is near or not there."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,8 @@ class ClientPool:
     """Registry clients by what distinguishes them; they share tokens, facts about hosts and the budget of each registry.
 
     Attributes:
-        logins: cloud logins by provider name.
+        providers: clouds by the name that `spec.provider` gives them.
+        logins: credentials of cloud logins.
         budget: the request budgets, one per registry host.
         memory: tokens and facts about hosts.
         max_clients: clients kept with their connections; the least recently used is retired.
@@ -54,7 +61,8 @@ class ClientPool:
         environment: proxy variables; None reads the process's when a client is made.
     """
 
-    logins: Mapping[str, Login] = field(default_factory=dict)
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    logins: LoginCache = field(default_factory=LoginCache)
     budget: Budget = field(default_factory=Budget)
     memory: Memory = field(default_factory=Memory)
     max_clients: int = 200
@@ -84,13 +92,13 @@ class ClientPool:
             tls: trust and client certificate.
             proxy: proxy for registry, token endpoint and cloud login; None takes the environment's choice.
             insecure: permits plain HTTP.
-            provider: `generic`, or the name of a login.
+            provider: `generic`, or one of `providers`.
 
         Raises:
             ReconcileError: the keychain failed, or there is no such provider.
         """
         credential = await keychain.resolve(repository) if keychain is not None and provider == GENERIC else None
-        if provider != GENERIC and provider not in self.logins:
+        if provider != GENERIC and provider not in self.providers:
             raise CredentialError(f"no login for provider '{provider}'")
         key = _Key(repository.registry, credential, provider, tls, proxy, insecure)
         client = self._clients.get(key)
@@ -134,18 +142,35 @@ class ClientPool:
         )
 
     def _source(self, key: _Key) -> CredentialSource:
-        login = self.logins.get(key.provider)
+        provider = self.providers.get(key.provider)
 
         async def known() -> Credential | None:
             return key.credential
 
         async def log_in() -> Credential | None:
-            assert login is not None  # noqa: S101 - checked by client()
-            # Metadata services and token endpoints get a client of their own: the registry's client certificate is not theirs.
+            assert provider is not None  # noqa: S101 - checked by client()
+            return await self.logins.credential(provider, key.registry, channels)
+
+        @asynccontextmanager
+        async def channels() -> AsyncIterator[Channels]:
+            # Not the registry's client: its certificate is for it alone, and metadata services are never behind a proxy.
             http = make_client(
                 proxy=key.proxy, timeout=self.timeout, retry=self.retry, clock=self.clock, environment=self.environment
             )
-            async with http:
-                return await login(key.registry, http)
+            direct = make_client(timeout=METADATA_TIMEOUT, retry=self.retry, clock=self.clock, environment=ProxyEnvironment())
+            async with http, direct:
+                yield Channels(http, direct)
 
-        return known if login is None else log_in
+        return known if provider is None else log_in
+
+
+def cloud_providers(environment: Mapping[str, str] | None = None, clock: Clock | None = None) -> dict[str, Provider]:
+    """The three clouds by name, with identities from `environment` (default: the process's variables)."""
+    variables = os.environ if environment is None else environment
+    time = clock or SystemClock()
+    clouds: tuple[Provider, ...] = (
+        Aws(environment=variables, clock=time),
+        Azure(environment=variables, clock=time),
+        Gcp(environment=variables, clock=time),
+    )
+    return {cloud.name: cloud for cloud in clouds}
