@@ -16,7 +16,7 @@ import structlog
 from reconcile.redact import redact
 
 Encoding = Literal["json", "console"]
-LEVELS = {"trace": 5, "debug": logging.DEBUG, "info": logging.INFO, "error": logging.ERROR, "none": logging.CRITICAL + 1}
+LEVELS = {"trace": 5, "debug": logging.DEBUG, "info": logging.INFO, "error": logging.ERROR, "none": logging.CRITICAL}
 
 bound = structlog.contextvars.bound_contextvars
 """Context manager that adds fields to every line logged inside."""
