@@ -159,7 +159,8 @@ _SPECIAL: Final = {
     **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
     **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
 }
-_INTEGER: Final = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[oO]?([0-7]+)|0[bB]([01]+)|([1-9][0-9]*|0))\Z")
+_INTEGER: Final = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[oO]?([0-7]+)|0[bB]([-+]?[01]+)|([1-9][0-9]*|0))\Z")
+_INNER_UNDERSCORE: Final = re.compile(r"(?<=[0-9])_(?=[0-9])")
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _STANDARD: Final = "tag:yaml.org,2002:"
 _LONGEST_NUMBER: Final = 400
@@ -179,7 +180,7 @@ def resolve(text: str) -> Scalar:
         return _SPECIAL[text]
     if text[0] not in "0123456789+-." or len(text) > _LONGEST_NUMBER:
         return text
-    digits = text.replace("_", "")
+    digits = _INNER_UNDERSCORE.sub("", text) if text[0] == "." else text.replace("_", "")
     if match := _INTEGER.match(digits):
         sign, hexadecimal, octal, binary, decimal = match.groups()
         parts = ((hexadecimal, 16), (octal, 8), (binary, 2), (decimal, 10))

@@ -23,8 +23,9 @@ from reconcile.yamlio import AliasEvent, CollectionStartEvent, Event, ScalarEven
 
 _LOWER: Final = ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
 _WORDS: Final = frozenset(form for word in _LOWER for form in (word, word.upper(), word.capitalize())) | {"-", "~"}
-_INTEGER: Final = re.compile(r"[-+]?(?:[0-9][0-9_]*|0[xX][0-9a-fA-F][0-9a-fA-F_]*|0o[0-7][0-7_]*|0b[01][01_]*)\Z")
-_DECIMAL: Final = re.compile(r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9][0-9_]*)?\Z")
+_INTEGER: Final = re.compile(r"[-+]?(?:[0-9]+|0[xX][0-9a-fA-F]+|0[oO][-+]?[0-7]+|0[bB][-+]?[01]+)\Z")
+_DECIMAL: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_INNER_UNDERSCORE: Final = re.compile(r"(?<=[0-9])_(?=[0-9])")
 _INFINITE: Final = frozenset(sign + word for sign in ("", "-", "+") for word in (".inf", ".Inf", ".INF"))
 _SPECIAL: Final = _INFINITE | {".nan", ".NaN", ".NAN"}
 _DATE: Final = re.compile(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})\Z")
@@ -103,10 +104,11 @@ def is_string(text: str) -> bool:
         return False
     if text[0] not in "0123456789+-.":
         return True
-    if _INTEGER.match(text):
+    digits = _INNER_UNDERSCORE.sub("", text) if text[0] == "." else text.replace("_", "")
+    if _INTEGER.match(digits):
         return False
-    if _DECIMAL.match(text):
-        return math.isinf(float(text.replace("_", "")))
+    if _DECIMAL.match(digits):
+        return math.isinf(float(digits))
     match = _DATE.match(text)
     if match is None:
         return True
