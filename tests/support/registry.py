@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
+from imagebot.demo.images import Image
 from imagebot.demo.registry import Registry
 from reconcile.net.proxy import ProxyEnvironment
 from reconcile.registry.budget import Budget
 from reconcile.registry.keychain import Credential
+from reconcile.registry.manifest import digest_of
 from reconcile.registry.names import Repository, parse_repository
 from reconcile.registry.pool import ClientPool
 
@@ -184,3 +187,32 @@ class BareServer:
             writer.transport.abort()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
+
+
+async def push_over_http(client: httpx.AsyncClient, base: str, name: str, tag: str, image: Image) -> str:
+    """Push `image` as `name:tag` to the registry at `base` as docker does it; returns the digest the registry gave.
+
+    Blobs go up in turn in one request, in two pieces and at the end of an upload, so that all three ways are used.
+    """
+    for number, blob in enumerate(image.blobs):
+        digest = digest_of(blob)
+        started = await client.post(f"{base}/v2/{name}/blobs/uploads/")
+        assert started.status_code == 202, started.text
+        location = httpx.URL(base).join(started.headers["location"])
+        rest = blob
+        if number % 2:
+            half = len(blob) // 2
+            headers = {"Content-Type": "application/octet-stream", "Content-Range": f"0-{half - 1}"}
+            patched = await client.patch(location, content=blob[:half], headers=headers)
+            assert patched.status_code == 202, patched.text
+            location, rest = httpx.URL(base).join(patched.headers["location"]), blob[half:]
+        headers = {"Content-Type": "application/octet-stream"}
+        done = await client.put(location.copy_merge_params({"digest": digest}), content=rest, headers=headers)
+        assert done.status_code == 201, done.text
+        assert done.headers["docker-content-digest"] == digest
+    for media_type, content in image.manifests:
+        last = content is image.manifests[-1][1]
+        url = f"{base}/v2/{name}/manifests/{tag if last else digest_of(content)}"
+        put = await client.put(url, content=content, headers={"Content-Type": media_type})
+        assert put.status_code == 201, put.text
+    return str(put.headers["docker-content-digest"])
