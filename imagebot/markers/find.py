@@ -38,6 +38,7 @@ _NOT_JSON: Final = (
     'such as {"$imagepolicy": "namespace:policy"}'
 )
 _SETTER: Final = re.compile(r"\$imagepolicy[\"'][ \t]*:[ \t]*[\"']([^\"']*)", re.IGNORECASE)
+_TYPED: Final = frozenset("tag:yaml.org,2002:" + name for name in ("bool", "float", "int", "null", "timestamp"))
 _HEADER_LINE: Final = re.compile(rf"[^{BREAKS}]*")
 
 
@@ -241,6 +242,9 @@ def _take(
     line = piece.line + node.line + 1
     if node.twice:
         problems.append(Problem(line, setter, "the key is set twice; readers take either value, both are updated"))
+    if node.tag in _TYPED:
+        short = node.tag.rpartition(":")[2]
+        problems.append(Problem(line, setter, f"the tag !!{short} before the value says that it is no text; remove the tag"))
     start, end = places.at(piece.offset + node.start), places.at(piece.offset + node.end)
     identity = node.document.identity()
     markers.append(Marker(setter, node.value, start, end, line, Style(node.style), identity, node.flow, node.indent))

@@ -87,7 +87,7 @@ class Node:
     """A piece of text that takes comments: a scalar, an alias, a bracket. `start` and `end` count characters of the piece and
     leave out anchor and tag; `indent` is the column of the innermost block collection. Between the node before and this one may
     lie things without text: `empty` is where the last empty value is (-1: none), `closed` whether a block mapping ends. `twice`:
-    an equal key came before."""
+    an equal key came before. `tag` is the full name of an explicit tag."""
 
     kind: Kind
     role: Role
@@ -102,6 +102,7 @@ class Node:
     closed: bool
     twice: bool
     document: Document
+    tag: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -250,6 +251,8 @@ class _Outliner:
         else:
             line = mark.line + _lines(self.piece.text, mark.index, start)
             self.node(Kind.SCALAR, role, start, end, line, value, style, twice)
+            if event.tag is not None:
+                self.piece.nodes[-1].tag = event.tag
         self.done(role, value, scalar=True)
 
     def skip_properties(self, start: int, end: int, value: str, style: str) -> tuple[int, int]:

@@ -104,6 +104,7 @@ def test_which_values_are_marked(text: str, found: list[str]) -> None:
         (f"a: v {M} more\n", 1, "not a marker"),
         ('a: v # {"$ImagePolicy": "n:w"} # {"$imagepolicy"\n', 1, "not a marker"),
         (f"a: v {M}\na: w {M}\n", 2, "set twice"),
+        (f"a: !!str v {M}\nb: &x !!float 1.2.0 {M}\n", 2, "the tag !!float"),  # as Flux leaves numbers behind
         (f"l:\n- v\n{M}\n", 3, "below a value"),
         (f"l:\n{M}\n- v # note\n", 2, "hidden"),
         (f"l:\n# x\n{M}\n- v\n", 3, "only comment line"),
