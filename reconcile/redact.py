@@ -9,14 +9,27 @@ import re
 
 MASK = "*****"
 
-_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@'\"]+@")
+# Every repetition is bounded or cannot start anywhere twice: messages may be long, and each log line passes through here.
+_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^/\s\"?#]*@")
 _QUERY = re.compile(
-    r"(?i)(?P<key>[?&](?:access_?token|token|sig|signature|password|passwd|secret|code|key|x-amz-[a-z-]+|api_?key)=)[^&\s'\"]+"
+    r"(?i)(?P<key>[?&;](?:[a-z0-9_.-]{0,40}(?:token|secret|password|passwd|signature|credential|api_?key)"
+    r"|sig|code|key|x-(?:amz|goog)-[a-z-]{1,40})=)[^&\s'\"]+"
 )
 _HEADER = re.compile(
-    r"(?i)(?P<key>\b(?:proxy-)?authorization\b['\"]?\s*[:=]\s*['\"]?(?:basic|bearer|token|negotiate)?\s*)[A-Za-z0-9._~+/=-]{6,}"
+    r"(?i)(?P<key>\b(?:proxy-)?authorization\b['\"]?\s{0,9}[:=]\s{0,9}['\"]?(?:basic|bearer|token|negotiate)?\s{0,9})"
+    r"(?!(?:basic|bearer|token|negotiate)\b(?![._~+/=-]))[A-Za-z0-9._~+/=-]{6,}"
 )
-_BEARER = re.compile(r"(?i)(?P<key>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{12,}")
+# Credentials mix cases or have digits behind the first letter; «Basic authentication» does not.
+_BEARER = re.compile(
+    r"(?P<key>\b(?i:bearer|basic)\s{1,9})(?=[A-Za-z0-9._~+/=-][a-z._~/-]{0,200}[A-Z0-9+=])[A-Za-z0-9._~+/=-]{12,}"
+)
+_TOKENS = re.compile(
+    r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
+    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*)"
+)
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN (?P<what>[A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----.*?(?:-----END (?P=what)-----|\Z)", re.DOTALL
+)
 
 
 def redact_url(url: str) -> str:
@@ -25,9 +38,11 @@ def redact_url(url: str) -> str:
 
 
 def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """`text` with URL credentials, authorization values and each of `secrets` (longer than 3 characters) masked."""
+    """`text` without credentials in URLs, authorization values, well-known tokens, private keys and `secrets` (longer than 3)."""
     for secret in sorted({s for s in secrets if len(s) > 3}, key=len, reverse=True):
         text = text.replace(secret, MASK)
     for pattern in (_HEADER, _BEARER):
         text = pattern.sub(rf"\g<key>{MASK}", text)
+    for pattern in (_TOKENS, _PRIVATE_KEY):
+        text = pattern.sub(MASK, text)
     return redact_url(text)

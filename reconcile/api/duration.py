@@ -1,4 +1,4 @@
-"""Go durations: `1h30m`, `10m0s`, `1.5h`, `750ms` (`image-automation.md` §1.2)."""
+"""Go durations: `1h30m`, `10m0s`, `1.5h`, `750ms`, read as `time.ParseDuration` of Go reads them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,21 @@ from pydantic_core import CoreSchema, core_schema
 PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 PATTERN_WITHOUT_HOURS = r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$"
 
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+_UNITS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,  # Go takes the Greek letter as well as the micro sign
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
+
+MAX_LENGTH = 64
+MAX_NANOSECONDS = 2**63 - 1
+"""Go's durations are 64-bit numbers of nanoseconds: about 292 years."""
 
 
 def parse_duration(text: str) -> float:
@@ -20,16 +33,17 @@ def parse_duration(text: str) -> float:
     body = text[1:] if text[:1] in "+-" and len(text) > 1 else text
     if body == "0":
         return 0.0
-    total, at = 0.0, 0
-    while at < len(body):
+    total, at = 0, 0
+    while at < len(body) <= MAX_LENGTH:
         part = _PART.match(body, at)
-        if part is None:
+        if part is None or not (part[1] or part[2]):
             break
-        total += float(part.group(1)) * _UNITS[part.group(2)]
+        size, fraction = _UNITS[part[3]], part[2] or ""
+        total += int(part[1] or 0) * size + int(fraction or 0) * size // 10 ** len(fraction)
         at = part.end()
-    if at == 0 or at != len(body):
-        raise ValueError(f'time: invalid duration "{text}": write it like 30s, 5m or 1h30m')
-    return -total if text.startswith("-") else total
+    if at == 0 or at != len(body) or total > MAX_NANOSECONDS:
+        raise ValueError(f'time: invalid duration "{text[:MAX_LENGTH]}": write it like 30s, 5m or 1h30m')
+    return (-total if text.startswith("-") else total) / 1e9
 
 
 def format_duration(seconds: float) -> str:
@@ -79,16 +93,21 @@ class GoDuration(float):
 class _DurationSchema:
     """Tells pydantic how a duration is read and written; `pattern` is what the CRD says."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, example: str) -> None:
         self.pattern = pattern
+        self._compiled = re.compile(pattern)
+        self._example = example
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def build(text: str) -> GoDuration:
+            # The pattern is checked here, and not by pydantic, so that the message says what to write.
+            if len(text) > MAX_LENGTH or not self._compiled.fullmatch(text):
+                raise ValueError(f'"{text[:MAX_LENGTH]}" is not a duration: write it like {self._example}')
             return GoDuration(text)
 
         return core_schema.no_info_after_validator_function(
             build,
-            core_schema.str_schema(pattern=self.pattern, max_length=64),
+            core_schema.str_schema(strict=True),
             serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema()),
         )
 
@@ -96,8 +115,8 @@ class _DurationSchema:
         return {"type": "string", "pattern": self.pattern}
 
 
-Duration = Annotated[GoDuration, _DurationSchema(PATTERN)]
+Duration = Annotated[GoDuration, _DurationSchema(PATTERN, "30s, 5m or 1h30m")]
 """A Go duration with the pattern of intervals."""
 
-ShortDuration = Annotated[GoDuration, _DurationSchema(PATTERN_WITHOUT_HOURS)]
+ShortDuration = Annotated[GoDuration, _DurationSchema(PATTERN_WITHOUT_HOURS, "30s or 5m (hours are not accepted here)")]
 """A Go duration whose pattern leaves out hours, as upstream's timeouts do."""

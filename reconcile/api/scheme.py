@@ -7,7 +7,7 @@ checked, and unknown fields are named. Local mode refuses unknown fields as `kub
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Union, get_args, get_origin
@@ -17,6 +17,12 @@ from pydantic import BaseModel, ValidationError
 from reconcile.api.meta import CommonSpec, CommonStatus, ObjectMeta, drop_nulls
 from reconcile.api.resource import AnyResource, Resource
 from reconcile.errors import Invalid
+from reconcile.redact import redact
+
+MAX_PROBLEMS = 10
+"""Wrong fields that one message names; it says how many more there are."""
+MAX_SHOWN = 80
+"""Characters of a wrong name or value that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +91,9 @@ class Scheme:
         info = self.kinds.get(kind)
         if info is None or info.group != group:
             known = sorted(i.kind for i in self.kinds.values() if i.group == group)
-            raise Invalid(f'no kind "{kind}" in group "{group}"{_did_you_mean(kind, known)}')
+            raise Invalid(f'no kind "{_cut(kind)}" in group "{group}"{_did_you_mean(kind, known)}')
         if version not in info.versions:
-            raise Invalid(f'no version "{version}" of {kind}: use one of {", ".join(info.versions)}')
+            raise Invalid(f'no version "{_cut(version)}" of {kind}: use one of {", ".join(info.versions)}')
         return info
 
     def by_word(self, word: str) -> KindInfo:
@@ -96,23 +102,20 @@ class Scheme:
             if info.matches(word):
                 return info
         known = sorted(info.singular for info in self.kinds.values())
-        raise Invalid(f'no kind "{word}"{_did_you_mean(word.lower(), known)}: known are {", ".join(known)}')
+        raise Invalid(f'no kind "{_cut(word)}"{_did_you_mean(word.lower(), known)}: known are {", ".join(known)}')
 
     def decode(self, info: KindInfo, body: Mapping[str, Any], *, strict: bool = True) -> AnyResource:
         """A typed Resource of a manifest of this kind; raises Invalid naming every wrong field.
 
         With `strict` an unknown field in `spec` is an error too.
         """
-        metadata = drop_nulls(body.get("metadata") or {})
-        spec = drop_nulls(body.get("spec") or {})
-        if not isinstance(metadata, dict) or not isinstance(spec, dict):
-            raise Invalid("metadata and spec must be mappings")
+        metadata, spec, given = (_mapping(body, name) for name in ("metadata", "spec", "status"))
         problems = [f"unknown field spec.{path}" for path in unknown_fields(info.spec, spec)] if strict else []
         meta = _validated(ObjectMeta, metadata, "metadata", problems)
         typed = _validated(info.spec, spec, "spec", problems)
-        status = _validated(info.status, drop_nulls(body.get("status") or {}), "status", problems)
+        status = _validated(info.status, given, "status", problems)
         if problems or meta is None or typed is None or status is None:
-            raise Invalid("; ".join(problems))
+            raise Invalid(join_problems(problems))
         return Resource(str(body["apiVersion"]), info.kind, meta, typed, status)
 
     def __iter__(self) -> Iterator[KindInfo]:
@@ -127,10 +130,26 @@ def _validated(model: type[Any], data: Any, where: str, problems: list[str]) -> 
         return None
 
 
+def _mapping(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise Invalid(f"{name} must be a mapping, not {_short(value)}")
+    found: dict[str, Any] = drop_nulls(value)
+    return found
+
+
+def join_problems(problems: Sequence[str]) -> str:
+    """One message of bounded length that names the first of `problems` and counts the rest."""
+    more = len(problems) - MAX_PROBLEMS
+    return "; ".join(problems[:MAX_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+
+
 def _path(where: str, loc: tuple[int | str, ...]) -> str:
     text = where
     for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        text += f"[{part}]" if isinstance(part, int) else f".{_cut(part)}"
     return text
 
 
@@ -138,27 +157,42 @@ def _message(error: Any) -> str:
     if error["type"] == "missing":
         return "is required"
     text: str = error["msg"].removeprefix("Value error, ")
-    return text if error["type"] in {"value_error", "assertion_error"} else f"{text}, not {_short(error['input'])}"
+    if error["type"] in {"value_error", "assertion_error"}:
+        return text
+    quotes = " (put it in quotes)" if error["type"] == "string_type" and isinstance(error["input"], int | float) else ""
+    return f"{text}, not {_short(error['input'])}{quotes}"
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    """What a message shows of a wrong value: bounded before it is made into text, and without credentials."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(_cut(redact(value[: 10 * MAX_SHOWN]))) if isinstance(value, str) else _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1) if len(word) <= MAX_SHOWN else []
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
 def unknown_fields(model: type[BaseModel], data: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Paths in `data` that `model` has no field for, each with a suggestion where one is close."""
-    found = []
+    """Paths in `data` that `model` has no field for, each with a suggestion where one is close; at most a bounded number."""
+    found: list[str] = []
     shape = _fields(model)
     for name, value in data.items():
-        path = f"{prefix}{name}"
+        if len(found) > MAX_PROBLEMS:
+            break
+        path = f"{prefix}{_cut(name)}"
         if name not in shape:
-            found.append(path + _did_you_mean(str(name), list(shape)))
+            found.append(path + _did_you_mean(name, list(shape)))
             continue
         child = shape[name]
         if child is None:

@@ -35,7 +35,7 @@ def _requirement(requirement: LabelRequirement) -> Matcher:
             return lambda labels: labels.get(key) in values
         case "NotIn":
             return lambda labels: labels.get(key) not in values
-        case ("Exists" | "DoesNotExist") if values:
+        case "Exists" | "DoesNotExist" if values:
             shown = ", ".join(f'"{v}"' for v in requirement.values or ())
             raise Invalid(f"values: Invalid value: [{shown}]: values set must be empty for exists and does not exist")
         case "Exists":
