@@ -56,11 +56,14 @@ def run_demo(options: Options) -> int:
     configure("error", "console")
     # A local registry is tried with TLS first, which a plain server reports as a bad request.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    return asyncio.run(_until_signal(options))
+    return asyncio.run(perform(options))
 
 
-async def _until_signal(options: Options) -> int:
-    """The play as a task that the first SIGINT or SIGTERM cancels, so that everything is taken down in order."""
+async def perform(options: Options) -> int:
+    """The play as a task that the first SIGINT or SIGTERM cancels, so that everything is taken down in order.
+
+    Returns the exit code: 128 + signal when it was stopped before its end. Raises `ReconcileError`.
+    """
     loop = asyncio.get_running_loop()
     received: list[int] = []
     show = _Show(options, Screen())
