@@ -18,10 +18,10 @@ COPY reconcile reconcile
 COPY imagebot imagebot
 COPY canary canary
 COPY examples examples
-# The build backend comes from the lock, too; pip refuses the list when one that it needs is not in it.
-RUN awk '/^[a-z]/ { keep = /^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==/ } keep' requirements-dev.lock > build.lock \
-    && pip install --require-hashes -r build.lock \
-    && pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+# The build backend comes from the lock, too: uv, itself from there, checks what it installs into the isolated build by hash.
+RUN awk '/^[a-z]/ { keep = /^uv==/ } keep' requirements-dev.lock > uv.lock \
+    && pip install --require-hashes -r uv.lock \
+    && uv build --wheel --build-constraints requirements-dev.lock --require-hashes --python "$(command -v python)" --out-dir /wheels . \
     && pip --python /opt/imagebot/bin/python install --no-deps --no-index /wheels/*.whl \
     && /opt/imagebot/bin/python -m compileall -q /opt/imagebot/lib
 
