@@ -5,14 +5,16 @@ One schema per kind that is a superset of every version served (v1, v1beta2, v1b
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from reconcile.api.crd import ServedKind, validations
 from reconcile.api.duration import Duration, ShortDuration
 from reconcile.api.meta import ApiModel, CommonSpec, CommonStatus, LabelSelector, LocalReference
 from reconcile.api.resource import Resource
-from reconcile.api.scheme import KindInfo, PrinterColumn
+from reconcile.api.scheme import PrinterColumn
 from reconcile.api.source import GitReference
 
 GROUP = "image.toolkit.fluxcd.io"
@@ -148,10 +150,16 @@ class FilterTags(ApiModel):
 
 INTERVAL_WITHOUT_ALWAYS = "spec.interval is only accepted when spec.digestReflectionPolicy is set to 'Always'"
 ALWAYS_WITHOUT_INTERVAL = "spec.interval must be set when spec.digestReflectionPolicy is set to 'Always'"
+_ONLY_ALWAYS = "!has(self.interval) || (has(self.digestReflectionPolicy) && self.digestReflectionPolicy == 'Always')"
+_NOT_WITHOUT = "has(self.interval) || !has(self.digestReflectionPolicy) || self.digestReflectionPolicy != 'Always'"
 
 
 class ImagePolicySpec(CommonSpec):
     """Spec of an ImagePolicy."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations((_ONLY_ALWAYS, INTERVAL_WITHOUT_ALWAYS), (_NOT_WITHOUT, ALWAYS_WITHOUT_INTERVAL))
+    )
 
     image_repository_ref: ImageRepositoryReference
     """The repository whose tags are chosen from."""
@@ -199,6 +207,9 @@ class ImagePolicyStatus(CommonStatus):
 class SourceReference(ApiModel):
     """Names the GitRepository to update."""
 
+    # An API server fills in the default before it looks at what is required, so both can be said.
+    model_config = ConfigDict(json_schema_extra={"required": ["kind", "name"]})
+
     api_version: str | None = None
     """Ignored."""
     kind: Literal["GitRepository"] = "GitRepository"
@@ -225,13 +236,18 @@ class CommitUser(ApiModel):
     """Address."""
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Keep a default of ours out of the schema: an API server must not write what was left out."""
+    schema.pop("default")
+
+
 class SigningKey(ApiModel):
     """The key that signs commits."""
 
     secret_ref: LocalReference
     """Secret with git.asc and passphrase, or identity and password."""
-    type: Literal["gpg", "ssh"] = "gpg"
-    """Kind of key."""
+    type: Annotated[Literal["gpg", "ssh"], Field(json_schema_extra=_without_default)] = "gpg"
+    """Kind of key; gpg when unset."""
 
 
 class CommitSpec(ApiModel):
@@ -332,9 +348,12 @@ ImageUpdateAutomation = Resource[ImageUpdateAutomationSpec, ImageUpdateAutomatio
 _READY = PrinterColumn("Ready", '.status.conditions[?(@.type=="Ready")].status')
 _MESSAGE = PrinterColumn("Status", '.status.conditions[?(@.type=="Ready")].message')
 _AGE = PrinterColumn("Age", ".metadata.creationTimestamp", "date")
+_TAGS = PrinterColumn("Tags", ".status.lastScanResult.tagCount")
+_LAST_SCAN = PrinterColumn("Last scan", ".status.lastScanResult.scanTime", priority=1)
+_LAST_RUN = PrinterColumn("Last run", ".status.lastAutomationRunTime", priority=1)
 _CATEGORIES = ("all", "fluxcd", "fluxcd-images")
 
-IMAGE_REPOSITORY = KindInfo(
+IMAGE_REPOSITORY = ServedKind(
     group=GROUP,
     kind="ImageRepository",
     plural="imagerepositories",
@@ -345,15 +364,17 @@ IMAGE_REPOSITORY = KindInfo(
     categories=_CATEGORIES,
     columns=(
         PrinterColumn("Image", ".spec.image"),
-        PrinterColumn("Tags", ".status.lastScanResult.tagCount"),
+        _TAGS,
         _READY,
         _MESSAGE,
-        PrinterColumn("Last scan", ".status.lastScanResult.scanTime", priority=1),
+        _LAST_SCAN,
         _AGE,
     ),
+    older_columns=(("v1beta1", (replace(_LAST_SCAN, priority=0), _TAGS)),),
+    description="An ImageRepository names an image whose tags are listed at an interval.",
     controller=REFLECTOR,
 )
-IMAGE_POLICY = KindInfo(
+IMAGE_POLICY = ServedKind(
     group=GROUP,
     kind="ImagePolicy",
     plural="imagepolicies",
@@ -369,9 +390,12 @@ IMAGE_POLICY = KindInfo(
         _MESSAGE,
         _AGE,
     ),
+    # The text that v1beta1 showed is no longer kept; its tag is what people looked for.
+    older_columns=(("v1beta1", (PrinterColumn("LatestImage", ".status.latestRef.tag"),)),),
+    description="An ImagePolicy chooses one of the tags that an ImageRepository found.",
     controller=REFLECTOR,
 )
-IMAGE_UPDATE_AUTOMATION = KindInfo(
+IMAGE_UPDATE_AUTOMATION = ServedKind(
     group=GROUP,
     kind="ImageUpdateAutomation",
     plural="imageupdateautomations",
@@ -380,6 +404,8 @@ IMAGE_UPDATE_AUTOMATION = KindInfo(
     status=ImageUpdateAutomationStatus,
     short_names=("iua", "imgupd", "imgauto"),
     categories=_CATEGORIES,
-    columns=(_READY, _MESSAGE, PrinterColumn("Last run", ".status.lastAutomationRunTime", priority=1), _AGE),
+    columns=(_READY, _MESSAGE, _LAST_RUN, _AGE),
+    older_columns=(("v1beta1", (replace(_LAST_RUN, priority=0),)),),
+    description="An ImageUpdateAutomation writes the images that ImagePolicies chose into files of a Git repository.",
     controller=AUTOMATION,
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
+from reconcile.api.crd import ServedKind, validations
 from reconcile.api.duration import Duration, GoDuration, ShortDuration
 from reconcile.api.meta import ApiModel, CommonSpec, CommonStatus, LocalReference
-from reconcile.api.scheme import KindInfo, PrinterColumn
+from reconcile.api.scheme import PrinterColumn
 
 GROUP = "source.toolkit.fluxcd.io"
 
@@ -48,8 +49,14 @@ class GitInclude(ApiModel):
     """Path in this artifact; the name of the repository if empty."""
 
 
+ACCOUNT_WITHOUT_CLOUD = "serviceAccountName can only be set when provider is 'azure' or 'aws'"
+_ACCOUNT_RULE = "!has(self.serviceAccountName) || (has(self.provider) && (self.provider == 'azure' || self.provider == 'aws'))"
+
+
 class GitRepositorySpec(CommonSpec):
     """Spec of a GitRepository."""
+
+    model_config = ConfigDict(json_schema_extra=validations((_ACCOUNT_RULE, ACCOUNT_WITHOUT_CLOUD)))
 
     url: Annotated[str, Field(pattern=r"^(http|https|ssh)://.*$")]
     """Address of the repository: http, https or ssh."""
@@ -77,17 +84,62 @@ class GitRepositorySpec(CommonSpec):
     """Other GitRepositories to include."""
     sparse_checkout: list[str] | None = None
     """Only these directories."""
-    git_implementation: str | None = None
+    git_implementation: Literal["go-git", "libgit2"] | None = None
     """Accepted from old manifests, without effect."""
     access_from: dict[str, Any] | None = None
     """Accepted from old manifests, without effect."""
+
+    @model_validator(mode="after")
+    def _account_fits(self) -> Self:
+        if self.service_account_name is not None and self.provider not in {"azure", "aws"}:
+            raise ValueError(ACCOUNT_WITHOUT_CLOUD)
+        return self
+
+
+class Artifact(ApiModel):
+    """A packed source that other controllers fetch."""
+
+    path: str
+    """Path of the file below the root of the artifact server."""
+    url: str
+    """Address to fetch it from."""
+    revision: str
+    """Where it was made from, such as main@sha1:…."""
+    digest: Annotated[str, Field(pattern=r"^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$")]
+    """Digest of the file, such as sha256:…."""
+    last_update_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When it was made."""
+    size: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """Bytes of the file."""
+    metadata: dict[str, str] | None = None
+    """Annotations of where it came from, such as those of an OCI image."""
 
 
 class GitRepositoryStatus(CommonStatus):
     """Status of a GitRepository; image automation reads only its spec."""
 
+    artifact: Artifact | None = None
+    """The last artifact made."""
+    included_artifacts: list[Artifact] | None = None
+    """The artifacts of other GitRepositories that are in it."""
+    observed_ignore: str | None = None
+    """Patterns that were left out of the artifact."""
+    observed_include: list[GitInclude] | None = None
+    """What was included in the artifact."""
+    observed_recurse_submodules: bool | None = None
+    """Whether the artifact has the submodules."""
+    observed_sparse_checkout: list[str] | None = None
+    """The directories that the artifact was limited to."""
+    source_verification_mode: str | None = None
+    """What was found to be signed."""
 
-GIT_REPOSITORY = KindInfo(
+
+_READY = PrinterColumn("Ready", '.status.conditions[?(@.type=="Ready")].status')
+_MESSAGE = PrinterColumn("Status", '.status.conditions[?(@.type=="Ready")].message')
+_AGE = PrinterColumn("Age", ".metadata.creationTimestamp", "date")
+_URL = PrinterColumn("URL", ".spec.url")
+
+GIT_REPOSITORY = ServedKind(
     group=GROUP,
     kind="GitRepository",
     plural="gitrepositories",
@@ -96,11 +148,8 @@ GIT_REPOSITORY = KindInfo(
     status=GitRepositoryStatus,
     short_names=("gitrepo",),
     categories=("all", "fluxcd", "fluxcd-sources"),
-    columns=(
-        PrinterColumn("URL", ".spec.url"),
-        PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
-        PrinterColumn("Ready", '.status.conditions[?(@.type=="Ready")].status'),
-        PrinterColumn("Status", '.status.conditions[?(@.type=="Ready")].message'),
-    ),
+    columns=(_URL, _AGE, _READY, _MESSAGE),
+    older_columns=(("v1beta1", (_URL, _READY, _MESSAGE, _AGE)),),
+    description="A GitRepository is a Git repository and the commit in it that is meant.",
     controller="source-controller",
 )

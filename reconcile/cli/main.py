@@ -1,4 +1,4 @@
-"""The command `imagebot`: run, once, get, version, and what packages add.
+"""The command `imagebot`: run, once, get, crds, version, and what packages add.
 
 stdout holds results only; logs, progress and errors go to stderr. Exit codes: 0 done (for `once`: nothing to change), 1 failed,
 2 (`once`) something was changed, 64 wrong usage.
@@ -13,6 +13,7 @@ import click
 
 from reconcile import __version__
 from reconcile.app import load_packages
+from reconcile.cli.crds import crds
 from reconcile.cli.get import get
 from reconcile.cli.service import once, run
 from reconcile.errors import ReconcileError
@@ -41,6 +42,7 @@ def version(output: str) -> None:
 cli.add_command(run)
 cli.add_command(once)
 cli.add_command(get)
+cli.add_command(crds)
 
 
 def main(arguments: list[str] | None = None) -> Any:
