@@ -130,7 +130,6 @@ class Registry:
         self._certificate = certificate
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
-        self._socket: socket.socket | None = None
         self.host = ""
 
     @property
@@ -151,8 +150,16 @@ class Registry:
         Raises:
             OSError: the port is taken.
         """
-        self._socket = socket.create_server(("127.0.0.1", port), backlog=1024)
-        self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        # asyncio switches Nagle's delay off only for sockets that say they are TCP; create_server leaves the protocol at 0.
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("127.0.0.1", port))
+            listening.listen(1024)
+        except OSError:
+            listening.close()
+            raise
+        self.host = f"127.0.0.1:{listening.getsockname()[1]}"
         certificate, key = self._certificate or (None, None)
         config = uvicorn.Config(
             self,
@@ -167,7 +174,7 @@ class Registry:
             ssl_keyfile=key,
         )
         self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="demo registry")
+        self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="demo registry")
         await self._server.ready.wait()
 
     async def stop(self) -> None:

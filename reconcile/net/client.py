@@ -43,7 +43,7 @@ class Limits:
     body: int = 16 * 1024 * 1024
     redirects: int = 5
     connections: int = 32
-    idle_connections: int = 8
+    idle_connections: int = 16
     idle: float = 90.0
 
 

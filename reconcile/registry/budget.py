@@ -32,7 +32,7 @@ class BudgetPolicy:
         hosts: registries remembered.
     """
 
-    concurrency: int = 16
+    concurrency: int = 8
     rate: float = 100.0
     burst: float = 200.0
     longest_pause: float = 3600.0
@@ -120,14 +120,14 @@ class Budget:
         entry = self._hosts.get(host)
         if entry is None:
             entry = _Host(asyncio.Semaphore(self.policy.concurrency), self.policy.burst, self.clock.monotonic())
-            self._hosts[host] = entry
             self._forget()
+            self._hosts[host] = entry
         self._hosts.move_to_end(host)
         return entry
 
     def _forget(self) -> None:
         now = self.clock.monotonic()
-        surplus = len(self._hosts) - self.policy.hosts
+        surplus = len(self._hosts) - self.policy.hosts + 1
         idle = [name for name, entry in self._hosts.items() if not entry.users and entry.paused_until <= now]
         for name in idle[: max(0, surplus)]:
             del self._hosts[name]

@@ -91,7 +91,7 @@ class RegistryClient:
 
         Args:
             repository: what to list.
-            previous: the list read before, if any.
+            previous: the list read before, if any. Only its digest is looked at, so it may be kept without its tags.
             timeout: seconds for the whole.
         """
         async with self._operation(timeout) as progress:
