@@ -62,9 +62,9 @@ class Depot:
         return self._reader
 
     @property
-    def is_open(self) -> bool:
-        """Whether this process holds the folder."""
-        return self._folder is not None
+    def is_reading(self) -> bool:
+        """Whether a reading process is running."""
+        return self._reader is not None and self._reader.running
 
     def open(self, job: Job) -> None:
         """Take the folder and make the repository, when that has not been done."""
@@ -80,8 +80,8 @@ class Depot:
                 self._folder.prepare(job)
                 self.generation = 1
 
-    def close(self, *, remove: bool = False) -> None:
-        """End the reader and give the folder back; `remove` deletes it."""
+    def close(self) -> None:
+        """End the reader and give the folder back; the next use takes it again."""
         with self._guard:
             if self._reader is not None:
                 self._reader.close()
@@ -89,7 +89,7 @@ class Depot:
             self.generation = 0
             self._forget()
             if folder is not None:
-                folder.remove() if remove else folder.release()
+                folder.release()
 
     def _forget(self) -> None:
         self._known.clear()

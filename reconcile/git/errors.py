@@ -115,7 +115,7 @@ _DAMAGE = re.compile(
     r"|does not match index|file .*\.idx is|garbage at end of loose object|missing (?:blob|tree|commit) object|invalid object"
     r"|object file .* is empty|not a valid object|is not a tree object|bad tree|unable to parse|pack has bad object"
     r"|bad config line|Invalid path .*: No such file|unknown repository extension|packfile .* cannot be"
-    r"|did not send all necessary objects|index file .* too small|broken ref|does not point to a valid object"
+    r"|did not send all necessary objects|index file .* too small|broken ref|reference broken|does not point to a valid object"
     r"|missing necessary objects"
 )
 

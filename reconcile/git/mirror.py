@@ -15,7 +15,15 @@ from typing import TypeVar
 from reconcile.errors import Invalid
 from reconcile.git import commit as commits
 from reconcile.git.depot import Depot
-from reconcile.git.errors import Classifier, EmptyRepository, GitError, MirrorDamaged, ReferenceNotFound, UnsupportedRepository
+from reconcile.git.errors import (
+    Classifier,
+    EmptyRepository,
+    GitError,
+    MirrorDamaged,
+    ReferenceNotFound,
+    RemoteUnreachable,
+    UnsupportedRepository,
+)
 from reconcile.git.objects import TREE_LIMIT, parse_changes, parse_listing, parse_refs
 from reconcile.git.process import Completed, Deadline, Job, submit
 from reconcile.git.publish import PREFIX, push_arguments, push_error
@@ -86,6 +94,8 @@ class Mirror:
             if done.status != 0:
                 raise self._clone_errors().error(done.stderr)
             refs = parse_refs(done.stdout)
+            if not refs and not self._remote.speaks_git(job, self._depot.folder, argv):
+                raise RemoteUnreachable(f"{self._clone_errors().prefix}the answer does not come from a Git server")
             if any(len(oid) != 40 for oid in refs.values()):
                 raise UnsupportedRepository(
                     f"{self._clone_errors().prefix}the repository uses the sha256 object format, which is not supported"
@@ -362,16 +372,19 @@ class Mirror:
         if commit is not None and not is_oid(commit):
             raise Invalid(f"not a commit id: {commit!r}")
 
+        seen = 0
+
         def opened(job: Job) -> T:
+            nonlocal seen
             self._depot.open(job)
+            seen = self._depot.generation
             return work(job)
 
-        generation = self._depot.generation
         try:
             return await self._submit(opened)
         except MirrorDamaged:
             async with self._depot.writing:
-                if self._depot.generation == generation:
+                if self._depot.generation == seen:
                     await self._submit(lambda job: self._restore(job, commit))
             return await self._submit(opened)
 

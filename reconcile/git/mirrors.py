@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from reconcile.errors import Invalid
 from reconcile.git.auth import ANONYMOUS, GitCredentials, parse_remote
@@ -21,7 +24,7 @@ from reconcile.git.types import Counters
 
 THREADS = 8
 MAX_MIRRORS = 256
-MAX_READERS = 16
+MAX_READERS = 8
 """Reading processes that are kept for the next call."""
 
 
@@ -50,7 +53,11 @@ class Mirrors:
         self._allow_file = allow_file
         self._protocols = PROTOCOLS + ":file" if allow_file else PROTOCOLS
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="git")
-        self._depots: OrderedDict[str, Depot] = OrderedDict()
+        # Known as long as somebody holds a mirror of it; kept alive while it holds a folder.
+        self._depots: WeakValueDictionary[str, Depot] = WeakValueDictionary()
+        self._open: OrderedDict[str, Depot] = OrderedDict()
+        self._guard = threading.Lock()
+        self._closed = False
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in self._folders():
             left = Folder.try_take(path)
@@ -72,23 +79,32 @@ class Mirrors:
         key = hashlib.sha256(f"{remote.url}\0{credentials.digest()}".encode()).hexdigest()[:32]
         depot = self._depots.get(key)
         if depot is None:
-            depot = Depot(
-                lambda: Folder.take(self._root, key, remote.url), self._executor, Counters(parent=self.counters), self._tidy_after
-            )
+            depot = Depot(partial(self._take, key, remote.url), self._executor, Counters(parent=self.counters), self._tidy_after)
             self._depots[key] = depot
-        self._depots.move_to_end(key)
+        with self._guard:
+            if key in self._open:
+                self._open.move_to_end(key)
         self._give_up()
         return Mirror(depot, RemoteRunner(remote, credentials, self._protocols), timeout)
 
+    def _take(self, key: str, url: str) -> Folder:
+        """Called by a depot in a worker thread, when it is first used or used again."""
+        with self._guard:
+            if self._closed:
+                raise RuntimeError("the mirrors have been closed")
+            self._open[key] = self._depots[key]
+        return Folder.take(self._root, key, url)
+
     def _give_up(self) -> None:
         """Close what is open beyond the bounds, the longest unused first; never what is in use."""
-        idle = [key for key, depot in self._depots.items() if depot.users == 0][:-1]
-        for key in idle[: max(0, len(self._depots) - self._max_mirrors)]:
-            self._depots.pop(key).close()
-        readers = [depot for depot in self._depots.values() if depot.is_open]
-        for depot in readers[: max(0, len(readers) - self._max_readers)]:
-            if depot.users == 0:
-                depot.close()
+        with self._guard:
+            idle = {key: depot for key, depot in self._open.items() if depot.users == 0}
+            for key in list(idle)[: max(0, len(self._open) - self._max_mirrors)]:
+                self._open.pop(key).close()
+            readers = [depot for depot in self._open.values() if depot.is_reading]
+            for depot in readers[: max(0, len(readers) - self._max_readers)]:
+                if depot.users == 0:
+                    depot.reader.close()
         self._trim()
 
     def _folders(self) -> list[Path]:
@@ -110,7 +126,10 @@ class Mirrors:
     async def close(self) -> None:
         """End every process and give every folder back; mirrors given out must not be used any more."""
         loop = asyncio.get_running_loop()
-        for depot in self._depots.values():
+        with self._guard:
+            self._closed = True
+            depots = list(self._open.values())
+            self._open.clear()
+        for depot in depots:
             await loop.run_in_executor(self._executor, depot.close)
-        self._depots.clear()
         self._executor.shutdown(wait=True, cancel_futures=True)

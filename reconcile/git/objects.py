@@ -64,6 +64,11 @@ class ObjectReader:
                 _exactly(stream, 1)
         return found
 
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None
+
     def close(self) -> None:
         """End the process; the next question starts a new one."""
         with self._lock:

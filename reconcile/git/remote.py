@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reconcile.git.auth import GitCredentials, Remote
 from reconcile.git.environment import PROTOCOLS
@@ -31,11 +31,19 @@ class RemoteRunner:
         """Reads errors of this remote."""
         return Classifier(self._remote.url, prefix, service, self._credentials.secrets())
 
-    def run(self, job: Job, folder: Folder, argv: Sequence[str]) -> Completed:
+    def speaks_git(self, job: Job, folder: Folder, argv: Sequence[str]) -> bool:
+        """Run a listing again and see whether any packet of Git's protocol came.
+
+        A page of HTML passes for a repository of the old, static kind without references.
+        """
+        done = self.run(job, folder, argv, {"GIT_TRACE_PACKET": "1"})
+        return "packet:" in done.stderr
+
+    def run(self, job: Job, folder: Folder, argv: Sequence[str], extra: Mapping[str, str] | None = None) -> Completed:
         """Run one command with the credentials in place; they are gone when it returns. Raises `InvalidCredentials`."""
         try:
             with session(folder.scratch, self._remote, self._credentials, self._protocols, job.remaining()) as env:
-                return job.run(argv, {**env, **folder.location()}, folder.path)
+                return job.run(argv, {**env, **folder.location(), **(extra or {})}, folder.path)
         except KeyNeedsPassphrase:
             raise InvalidCredentials(
                 "invalid 'ssh' auth option: 'identity' is protected by a passphrase and 'password' is not set"

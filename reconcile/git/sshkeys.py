@@ -65,9 +65,10 @@ def load_private_key(data: bytes, passphrase: str, scratch: Path | None = None, 
 
 def private_key_file(data: bytes, passphrase: str, scratch: Path, timeout: float = 30.0) -> bytes:
     """The key without passphrase in OpenSSH's form, for a file with mode 0600 that only `ssh` reads."""
-    if not passphrase and data.lstrip().startswith(_OPENSSH):
+    plain = data.replace(b"\r\n", b"\n").strip() + b"\n"
+    if plain.startswith(_OPENSSH) and not _encrypted(plain):
         # As it is: `ssh` knows kinds of keys that we do not.
-        return data.replace(b"\r\n", b"\n").strip() + b"\n"
+        return plain
     return load_private_key(data, passphrase, scratch, timeout).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
@@ -80,7 +81,9 @@ def _supported(key: object) -> PrivateKey:
 
 
 def _encrypted(data: bytes) -> bool:
-    """Whether an OpenSSH key names a cipher; the header is not secret."""
+    """Whether an OpenSSH key names a cipher; the header is not secret. Raises `UnreadableKey` when there is none."""
+    if data.count(b"-----") < 4:
+        raise UnreadableKey("no private key in a known form found")
     body = b"".join(data.split(b"-----")[2].split())
     try:
         raw = base64.b64decode(body, validate=True)
@@ -92,8 +95,6 @@ def _encrypted(data: bytes) -> bool:
 
 
 def _load_openssh(data: bytes, passphrase: str, scratch: Path | None, timeout: float) -> object:
-    if data.count(b"-----") < 4:
-        raise UnreadableKey("no private key in a known form found")
     if _encrypted(data):
         if not passphrase:
             raise KeyNeedsPassphrase("the key is protected by a passphrase")
