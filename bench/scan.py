@@ -15,7 +15,8 @@ import resource
 import sys
 import time
 
-from imagebot.demo.registry import Account, Registry
+from imagebot.demo.door import Account
+from imagebot.demo.registry import Registry
 from reconcile.net.proxy import ProxyEnvironment
 from reconcile.registry.budget import Budget, BudgetPolicy
 from reconcile.registry.keychain import Credential

@@ -12,19 +12,16 @@ memory::
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import re
 import secrets
 import socket
-import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import parse_qs
+from typing import Self
 
 import orjson
 import uvicorn
@@ -32,6 +29,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from imagebot.demo.door import Account, ApiError, Door, error_response, json_response, read_body
 from imagebot.demo.images import Image, make_image
 from reconcile.registry.manifest import OCI_MANIFEST, digest_of
 from reconcile.registry.names import is_digest, is_tag
@@ -55,27 +53,6 @@ _ROUTES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
 )
 
 
-@dataclass(frozen=True)
-class Account:
-    """Who may come in, and how.
-
-    Attributes:
-        username: the one user.
-        password: that user's password.
-        scheme: `basic`, or `bearer` with the registry's own token endpoint.
-        identity_token: refresh token that the token endpoint takes by POST; empty for none.
-        anonymous_pull: whether tokens for pulling are given to anybody.
-        token_life: seconds a bearer token is good for.
-    """
-
-    username: str
-    password: str = field(repr=False)
-    scheme: str = "basic"
-    identity_token: str = field(default="", repr=False)
-    anonymous_pull: bool = False
-    token_life: int = 300
-
-
 @dataclass
 class Stored:
     """One repository: its tags and manifests.
@@ -90,21 +67,11 @@ class Stored:
     sorted_tags: tuple[str, ...] | None = None
 
 
-class ApiError(Exception):
-    """An error in the specification's form: status, code and message."""
-
-    def __init__(self, status: int, code: str, message: str, detail: Any = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.detail = detail
-
-
 class Registry:
     """The registry; start it with `async with`.
 
     Attributes:
+        door: who may come in.
         host: `127.0.0.1:<port>` once started; the registry part of image names.
         url: the same with the scheme.
         requests: how often each kind of request came: `ping`, `token`, `tags`, `manifest`, `blob`, `upload`, `other`.
@@ -119,14 +86,13 @@ class Registry:
     def __init__(
         self, *, account: Account | None = None, certificate: tuple[Path, Path] | None = None, max_page: int | None = None
     ) -> None:
-        self.account = account
+        self.door = Door(account)
         self.max_page = max_page
         self.repositories: dict[str, Stored] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: Counter[str] = Counter()
         self.log: deque[str] = deque(maxlen=1000)
         self._uploads: dict[str, bytes] = {}
-        self._tokens: dict[str, tuple[str, float]] = {}
         self._certificate = certificate
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -254,7 +220,7 @@ class Registry:
         try:
             response = await self.respond(request)
         except ApiError as error:
-            response = _error_response(error)
+            response = error_response(error)
         response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
         await response(scope, receive, send)
 
@@ -271,14 +237,14 @@ class Registry:
         if match is None:
             raise ApiError(404, "UNSUPPORTED", "no such endpoint")
         if kind == "token":
-            return await self._token(request)
+            return await self.door.token(request)
         values = match.groupdict()
         name = values.get("name", "")
-        if not self._allowed(request, name):
-            return self._challenge(request, name)
+        if not self.door.allows(request, name):
+            return self.door.challenge(request, name, self.url)
         match kind:
             case "ping":
-                return _json({})
+                return json_response({})
             case "tags":
                 return self._tags(request, name)
             case "manifest":
@@ -297,19 +263,19 @@ class Registry:
         if last is not None:
             tags = tuple(tag for tag in tags if tag > last)
         if text is None:
-            return _json({"name": name, "tags": tags})
+            return json_response({"name": name, "tags": tags})
         if not text.isdigit() or (self.max_page is not None and int(text) > self.max_page):
             raise ApiError(400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested", {"n": text})
         size = int(text)
         page = tags[:size]
-        response = _json({"name": name, "tags": page})
+        response = json_response({"name": name, "tags": page})
         if page and len(tags) > size:
             response.headers["Link"] = f'</v2/{name}/tags/list?last={page[-1]}&n={size}>; rel="next"'
         return response
 
     async def _manifest(self, request: Request, name: str, reference: str) -> Response:
         if request.method == "PUT":
-            content = await _read(request, MAX_MANIFEST)
+            content = await read_body(request, MAX_MANIFEST)
             media_type = request.headers.get("content-type", OCI_MANIFEST)
             digest = self.put_manifest(name, reference, media_type, content)
             headers = {"Location": f"/v2/{name}/manifests/{digest}", "Docker-Content-Digest": digest}
@@ -340,7 +306,7 @@ class Registry:
 
     async def _upload(self, request: Request, name: str, upload: str) -> Response:
         _only(request, "POST", "PATCH", "PUT", "DELETE")
-        content = await _read(request, MAX_BLOB)
+        content = await read_body(request, MAX_BLOB)
         digest = request.query_params.get("digest", "")
         if request.method == "POST":
             if digest:
@@ -395,56 +361,6 @@ class Registry:
             raise ApiError(404, "NAME_UNKNOWN", "repository name not known to registry", {"name": name})
         return stored
 
-    def _allowed(self, request: Request, name: str) -> bool:
-        if self.account is None:
-            return True
-        kind, _, value = request.headers.get("authorization", "").partition(" ")
-        if self.account.scheme == "basic":
-            return kind.lower() == "basic" and self._knows(value)
-        scope, good_until = self._tokens.get(value, ("", 0.0))
-        action = "pull" if request.method in {"GET", "HEAD"} else "push"
-        granted = scope.rpartition(":")
-        fits = not name or (granted[0] == f"repository:{name}" and action in granted[2].split(","))
-        return kind.lower() == "bearer" and time.monotonic() < good_until and fits
-
-    def _challenge(self, request: Request, name: str) -> Response:
-        assert self.account is not None  # noqa: S101 - without an account everybody is allowed
-        response = _error_response(ApiError(401, "UNAUTHORIZED", "authentication required"))
-        challenge = 'Basic realm="registry"'
-        if self.account.scheme == "bearer":
-            action = "pull" if request.method in {"GET", "HEAD"} else "pull,push"
-            scope = f',scope="repository:{name}:{action}"' if name else ""
-            challenge = f'Bearer realm="{self.url}/token",service="{self.host}"{scope}'
-        response.headers["WWW-Authenticate"] = challenge
-        return response
-
-    async def _token(self, request: Request) -> Response:
-        account = self.account
-        if account is None or account.scheme != "bearer":
-            raise ApiError(404, "UNSUPPORTED", "no such endpoint")
-        scope = request.query_params.get("scope", "")
-        kind, _, value = request.headers.get("authorization", "").partition(" ")
-        if request.method == "POST":
-            form = parse_qs((await _read(request, 64 * 1024)).decode("utf-8", "replace"))
-            scope = form.get("scope", [""])[0]
-            known = form.get("refresh_token", [""])[0] == account.identity_token
-            if not account.identity_token:
-                raise ApiError(404, "UNSUPPORTED", "no OAuth here")
-        else:
-            known = kind.lower() == "basic" and self._knows(value)
-        if not known and not (account.anonymous_pull and scope.endswith(":pull") and not value):
-            raise ApiError(401, "UNAUTHORIZED", "authentication required")
-        token = secrets.token_urlsafe(24)
-        while len(self._tokens) >= 10_000:
-            del self._tokens[next(iter(self._tokens))]
-        self._tokens[token] = scope, time.monotonic() + account.token_life
-        return _json({"token": token, "expires_in": account.token_life})
-
-    def _knows(self, basic: str) -> bool:
-        assert self.account is not None  # noqa: S101 - asked only when there is an account
-        wanted = f"{self.account.username}:{self.account.password}".encode()
-        return secrets.compare_digest(basic.encode(), base64.b64encode(wanted))
-
 
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
@@ -462,15 +378,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _json(document: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status_code=status, media_type="application/json")
-
-
-def _error_response(error: ApiError) -> Response:
-    entry = {"code": error.code, "message": error.message} | ({"detail": error.detail} if error.detail is not None else {})
-    return _json({"errors": [entry]}, error.status)
-
-
 def _unknown_manifest(reference: str) -> ApiError:
     return ApiError(404, "MANIFEST_UNKNOWN", "manifest unknown", {"name": reference})
 
@@ -478,14 +385,3 @@ def _unknown_manifest(reference: str) -> ApiError:
 def _only(request: Request, *methods: str) -> None:
     if request.method not in methods:
         raise ApiError(405, "UNSUPPORTED", "the operation is unsupported")
-
-
-async def _read(request: Request, limit: int) -> bytes:
-    pieces: list[bytes] = []
-    left = limit
-    async for piece in request.stream():
-        left -= len(piece)
-        if left < 0:
-            raise ApiError(413, "SIZE_INVALID", "the content is too large")
-        pieces.append(piece)
-    return b"".join(pieces)

@@ -48,7 +48,7 @@ class ClientPool:
     """Registry clients by what distinguishes them; they share tokens, facts about hosts and the budget of each registry.
 
     Attributes:
-        providers: clouds by the name that `spec.provider` gives them.
+        providers: clouds by the name that `spec.provider` gives them; by default all three, with identities from the environment.
         logins: credentials of cloud logins.
         budget: the request budgets, one per registry host.
         memory: tokens and facts about hosts.
@@ -61,7 +61,7 @@ class ClientPool:
         environment: proxy variables; None reads the process's when a client is made.
     """
 
-    providers: Mapping[str, Provider] = field(default_factory=dict)
+    providers: Mapping[str, Provider] = field(default_factory=lambda: cloud_providers())
     logins: LoginCache = field(default_factory=LoginCache)
     budget: Budget = field(default_factory=Budget)
     memory: Memory = field(default_factory=Memory)

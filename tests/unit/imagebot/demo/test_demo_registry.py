@@ -6,8 +6,9 @@ import httpx
 import orjson
 import pytest
 
+from imagebot.demo.door import Account, ApiError
 from imagebot.demo.images import make_image
-from imagebot.demo.registry import Account, ApiError, Registry
+from imagebot.demo.registry import Registry
 from reconcile.registry.keychain import Credential
 from reconcile.registry.manifest import OCI_MANIFEST, digest_of
 from reconcile.registry.names import parse_repository

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from starlette.responses import Response
 
-from imagebot.demo.registry import Account
+from imagebot.demo.door import Account
 from reconcile.registry.budget import Budget, BudgetPolicy
 from reconcile.registry.errors import BadAnswer, DeadlinePassed, Paused, RegistryError, StatusError, Unreachable
 from reconcile.registry.keychain import Credential
@@ -435,12 +435,12 @@ async def test_a_refused_token_is_renewed_once_then_the_refusal_stands():
         registry.push_image("acme/app", "1.0.0")
         repository = registry.repository("acme/app")
         await list_tags(pool, repository, keychain=SOMEBODY)
-        registry._tokens.clear()  # the registry forgot its tokens, as after a restart
+        registry.door.tokens.clear()  # the registry forgot its tokens, as after a restart
         registry.quiet()
         assert (await list_tags(pool, repository, keychain=SOMEBODY)).tags == ("1.0.0",)
         assert dict(registry.requests) == {"tags": 2, "token": 1}
-        registry.account = Account("ann", "secret-password", scheme="bearer", token_life=0)
-        registry._tokens.clear()
+        registry.door.account = Account("ann", "secret-password", scheme="bearer", token_life=0)
+        registry.door.tokens.clear()
         registry.quiet()
         with pytest.raises(StatusError, match=r"UNAUTHORIZED: authentication required$"):
             await list_tags(pool, repository, keychain=SOMEBODY)

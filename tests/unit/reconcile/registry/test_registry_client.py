@@ -9,7 +9,7 @@ import orjson
 import pytest
 from starlette.responses import Response
 
-from imagebot.demo.registry import Account
+from imagebot.demo.door import Account
 from reconcile.registry.errors import DigestMismatch, RegistryError, StatusError, Unreachable
 from reconcile.registry.keychain import Credential
 from reconcile.registry.manifest import OCI_INDEX

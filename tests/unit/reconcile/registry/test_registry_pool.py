@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from imagebot.demo.registry import Account
+from imagebot.demo.door import Account
 from reconcile.net.proxy import Proxy
 from reconcile.net.tls import Tls
 from reconcile.registry.budget import Budget, BudgetPolicy
