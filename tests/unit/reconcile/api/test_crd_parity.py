@@ -1,0 +1,98 @@
+"""Our schemas beside Flux's, keyword by keyword: what differs is listed here, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconcile.api.crd import definitions
+from reconcile.app import load_packages
+from tests.support import flux_schemas
+from tests.support.flux_schemas import flat, schema
+
+OURS = definitions(load_packages().scheme)
+STATUS = {".status.skipped", ".status.skipped[]", *(f".status.skipped[].{n}" for n in ("path", "line", "marker", "message"))}
+
+ADDED = {
+    "imagepolicies.image.toolkit.fluxcd.io": {".spec.policy.alphabetical.filter"},
+    "imagerepositories.image.toolkit.fluxcd.io": set[str](),
+    "imageupdateautomations.image.toolkit.fluxcd.io": {".spec.policy", *STATUS},
+    # Fields of v1beta1 and v1beta2 that v1 dropped.
+    "gitrepositories.source.toolkit.fluxcd.io": {".spec.accessFrom", ".spec.gitImplementation"},
+}
+"""Nodes that Flux's v1 does not have."""
+
+NOT_KEPT = {
+    ".status.latestImage",  # an image as one text, before latestRef
+    ".status.contentConfigChecksum",
+    ".status.url",
+    ".status.artifact.checksum",
+    ".status.includedArtifacts[].checksum",
+    ".spec.accessFrom.namespaceSelectors",  # an open map with us
+    ".spec.accessFrom.namespaceSelectors[]",
+    ".spec.accessFrom.namespaceSelectors[].matchLabels",
+    ".spec.accessFrom.namespaceSelectors[].matchLabels{}",
+}
+"""Nodes of dropped versions that we do not have: status that no controller writes any more, and what has no effect."""
+
+
+@pytest.mark.parametrize("name", flux_schemas.NAMES)
+def test_v1_is_fluxs_v1_and_the_extensions(name: str) -> None:
+    ours = flat(schema(OURS[name]["spec"]["versions"][0]))
+    theirs = flat(schema(flux_schemas.version(name, "v1")))
+    assert ours.keys() - theirs.keys() == ADDED[name]
+    assert {path: node for path, node in ours.items() if path in theirs} == theirs
+
+
+@pytest.mark.parametrize("number", flux_schemas.OLDER)
+@pytest.mark.parametrize("name", flux_schemas.NAMES)
+def test_every_field_of_a_dropped_version_is_still_there(name: str, number: str) -> None:
+    ours = flat(schema(OURS[name]["spec"]["versions"][0]))
+    old = flat(schema(flux_schemas.version(name, number)))
+    assert old.keys() - ours.keys() <= NOT_KEPT
+    assert [path for path in old.keys() & ours.keys() if old[path].get("type") != ours[path].get("type")] == []
+
+
+@pytest.mark.parametrize("name", flux_schemas.NAMES)
+def test_names_scope_and_subresources_are_fluxs(name: str) -> None:
+    ours, theirs = OURS[name], flux_schemas.today(name)
+    assert ours["spec"]["names"] == theirs["spec"]["names"]
+    assert (ours["spec"]["group"], ours["spec"]["scope"]) == (theirs["spec"]["group"], theirs["spec"]["scope"])
+    assert all(entry["subresources"] == {"status": {}} for entry in ours["spec"]["versions"])
+
+
+@pytest.mark.parametrize("number", ["v1", *flux_schemas.OLDER])
+@pytest.mark.parametrize("name", flux_schemas.NAMES)
+def test_columns_of_every_version_are_fluxs(name: str, number: str) -> None:
+    ours = next(entry for entry in OURS[name]["spec"]["versions"] if entry["name"] == number)["additionalPrinterColumns"]
+    theirs = flux_schemas.version(name, number)["additionalPrinterColumns"]
+    if (name, number) == ("imagepolicies.image.toolkit.fluxcd.io", "v1beta1"):
+        theirs[0]["jsonPath"] = ".status.latestRef.tag"  # status.latestImage is not written any more: the column would be empty
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", flux_schemas.NAMES)
+def test_all_versions_have_one_schema_and_v1_is_stored(name: str) -> None:
+    versions = OURS[name]["spec"]["versions"]
+    assert [(entry["name"], entry["served"], entry["storage"]) for entry in versions] == [
+        ("v1", True, True), ("v1beta2", True, False), ("v1beta1", True, False),
+    ]  # fmt: skip
+    assert all(entry["schema"] == versions[0]["schema"] for entry in versions)
+    assert OURS[name]["spec"]["conversion"] == {"strategy": "None"}
+    kind = OURS[name]["spec"]["names"]["kind"]
+    warnings = [entry.get("deprecationWarning") for entry in versions]
+    assert warnings == [None, f"v1beta2 {kind} is deprecated, upgrade to v1", f"v1beta1 {kind} is deprecated, upgrade to v1"]
+
+
+@pytest.mark.parametrize("name", flux_schemas.NAMES)
+def test_every_field_is_described_and_extensions_say_so(name: str) -> None:
+    ours = flat(schema(OURS[name]["spec"]["versions"][0]), prose=True)
+    fields = {path: node for path, node in ours.items() if not path.endswith(("[]", "{}", ".metadata"))}
+    assert [path for path, node in fields.items() if not node.get("description")] == []
+    marked = {path for path, node in fields.items() if node["description"].startswith("Extension:")}
+    dropped = {path for path, node in fields.items() if node["description"].startswith("Accepted from old manifests")}
+    inside = {path for path in ADDED[name] for outer in marked if path.startswith(f"{outer}[]")}
+    assert marked | dropped | inside == ADDED[name]
+
+
+def test_flux_does_not_substitute_in_them() -> None:
+    assert {d["metadata"]["annotations"]["kustomize.toolkit.fluxcd.io/substitute"] for d in OURS.values()} == {"disabled"}
