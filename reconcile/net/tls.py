@@ -38,17 +38,7 @@ class Tls:
         Raises:
             Invalid: the PEM texts cannot be read; texts as Flux gives them.
         """
-        if self == DEFAULT:
-            return _system()
-        context = _fresh()
-        if self.ca is not None:
-            try:
-                context.load_verify_locations(cadata=self.ca.decode("ascii"))
-            except (ssl.SSLError, ValueError) as error:
-                raise Invalid("failed to parse CA certificate") from error
-        if self.certificate is not None and self.key is not None:
-            _load_pair(context, self.certificate, self.key)
-        return context
+        return _context(self)
 
 
 DEFAULT = Tls()
@@ -77,9 +67,18 @@ def tls_from_secret(name: str, data: Mapping[str, bytes]) -> Tls:
     return tls
 
 
-@functools.lru_cache(maxsize=1)
-def _system() -> ssl.SSLContext:
-    return _fresh()
+@functools.lru_cache(maxsize=64)
+def _context(tls: Tls) -> ssl.SSLContext:
+    # Kept because loading the machine's authorities takes milliseconds, and every pass over an object asks again.
+    context = _fresh()
+    if tls.ca is not None:
+        try:
+            context.load_verify_locations(cadata=tls.ca.decode("ascii"))
+        except (ssl.SSLError, ValueError) as error:
+            raise Invalid("failed to parse CA certificate") from error
+    if tls.certificate is not None and tls.key is not None:
+        _load_pair(context, tls.certificate, tls.key)
+    return context
 
 
 def _fresh() -> ssl.SSLContext:

@@ -334,6 +334,7 @@ def test_tls_values_are_keys_and_keep_their_secret(authority, tmp_path):
     assert {one: 1}[two] == 1
     assert "PRIVATE" not in repr(one)
     assert DEFAULT.context() is Tls().context()
+    assert one.context() is two.context()  # built once, however often an object is looked at
 
 
 # --- errors and limits
