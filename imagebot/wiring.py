@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from imagebot.api import AUTOMATION, IMAGE_POLICY, IMAGE_REPOSITORY, IMAGE_UPDATE_AUTOMATION, REFLECTOR
 from imagebot.bot.controller import ImageUpdateAutomationReconciler
@@ -17,6 +18,9 @@ from reconcile.app import Core, Registry
 from reconcile.git.mirrors import Mirrors
 from reconcile.registry.pool import ClientPool
 from reconcile.runtime.controller import Controller
+
+QUIET = 2.0
+"""Most seconds that an update waits for scans and choices that are under way."""
 
 
 def register(registry: Registry) -> None:
@@ -33,7 +37,7 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
     settings, store, tags = core.settings, core.store, TagStore()
     keychain = None
     if core.local and settings.user_docker_config:
-        from reconcile.registry.keychain import keychain_from_user_docker_config
+        from reconcile.registry.helpers import keychain_from_user_docker_config
 
         keychain = keychain_from_user_docker_config(None)
     async with _registry_clients(core) as pool, _git_mirrors(core) as mirrors:
@@ -47,27 +51,39 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
             no_cross_namespace_refs=settings.no_cross_namespace_refs,
             requeue_dependency=settings.retry.requeue_dependency,
         )
-        sources = Sources(store, settings.gates, no_cross_namespace_refs=settings.no_cross_namespace_refs)
-        update = ImageUpdateAutomationReconciler(store, sources, mirrors, core.clock)
         workers = settings.concurrent
+        scans = Controller(scan, core.around, name=REFLECTOR, workers=workers)
         policies = Controller(
             policy, core.around, name=REFLECTOR, workers=workers, watches={"ImageRepository": policy.on_repository}
         )
+        policies.notes.append(policy.dependants.note)
         tags.wake = policies.add
+        sources = Sources(store, settings.gates, no_cross_namespace_refs=settings.no_cross_namespace_refs)
+        update = ImageUpdateAutomationReconciler(store, sources, mirrors, core.clock, lambda: _quiet(scans, policies))
+        updates = Controller(
+            update,
+            core.around,
+            name=AUTOMATION,
+            workers=workers,
+            watches={"GitRepository": update.on_repository, "ImagePolicy": update.on_policy},
+        )
+        updates.notes.append(update.dependants.note)
         try:
-            yield [
-                Controller(scan, core.around, name=REFLECTOR, workers=workers),
-                policies,
-                Controller(
-                    update,
-                    core.around,
-                    name=AUTOMATION,
-                    workers=workers,
-                    watches={"GitRepository": update.on_repository, "ImagePolicy": update.on_policy},
-                ),
-            ]
+            yield [scans, policies, updates]
         finally:
             await update.close()
+
+
+async def _quiet(*controllers: Controller) -> None:
+    """Wait, for a bounded time, until scans and choices that are under way have ended: what changed together is one commit."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(QUIET):
+            while True:
+                for controller in controllers:
+                    await controller.queue.drained()
+                await asyncio.sleep(0.005)  # let the changes that they made come through
+                if all(controller.queue.idle for controller in controllers):
+                    return
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ costs one `ls-remote`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 
 from imagebot.api import DEFAULT_MESSAGE, ImagePolicy, ImageRef, ImageUpdateAutomation
@@ -27,6 +27,7 @@ from reconcile.git.mirrors import Mirrors
 from reconcile.git.types import Author, RemoteRefs
 from reconcile.ports.clock import Clock, parse_timestamp, timestamp
 from reconcile.ports.store import Change, ChangeType, Store
+from reconcile.runtime.index import Dependants
 from reconcile.runtime.outcome import Success
 from reconcile.runtime.run import Run
 
@@ -36,6 +37,10 @@ HEARTBEAT = timedelta(minutes=10)
 """How old `lastAutomationRunTime` may get in the status while nothing else changes."""
 
 
+async def _at_once() -> None:
+    """Wait for nobody."""
+
+
 class ImageUpdateAutomationReconciler:
     """Steps: select policies, find the source, see whether anything is due, build on the right ground, push, report."""
 
@@ -43,13 +48,18 @@ class ImageUpdateAutomationReconciler:
     announces_requests = True
     acknowledges_suspended = False
 
-    def __init__(self, store: Store, sources: Sources, mirrors: Mirrors, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, sources: Sources, mirrors: Mirrors, clock: Clock, settled: Callable[[], Awaitable[None]] = _at_once
+    ) -> None:
+        self._settled = settled
         self._store = store
         self._sources = sources
         self._mirrors = mirrors
         self.clock = clock
         self._writers = Writers()
         self.memory = MarkerMemory()
+        self.dependants: Dependants[Key] = Dependants(source_key)
+        """Automations by their GitRepository."""
         self._grounds: dict[Key, tuple[str, Ground]] = {}
         """Where each automation found everything in order last: cheap runs of every mode compare with it."""
 
@@ -62,6 +72,8 @@ class ImageUpdateAutomationReconciler:
         mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
         if await self._nothing_due(run, refs, source, mirror):
             return Success(UP_TO_DATE, after=resource.spec.interval, quiet=True, trace=NO_CHANGE)
+        await self._settled()
+        refs = await self._policies(resource)
         job = _Job(self, resource, refs, source, mirror)
         try:
             written = await self._writers.write(mirror, source, job.build)
@@ -87,7 +99,7 @@ class ImageUpdateAutomationReconciler:
         """The automations of a GitRepository whose spec changed."""
         if change.type is ChangeType.MODIFIED and change.old and change.old.meta.generation == change.new.meta.generation:
             return []
-        return [a.key for a in await self._store.list(self.kind) if source_key(a) == change.new.key]
+        return self.dependants.of(change.new.key)
 
     async def on_policy(self, change: Change) -> Iterable[Key]:
         """The automations of the namespace that select a policy whose choice changed."""

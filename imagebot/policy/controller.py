@@ -25,6 +25,7 @@ from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, NotFound, ReconcileError, Stalled, Waiting
 from reconcile.ports.store import Change, ChangeType, Store
+from reconcile.runtime.index import Dependants
 from reconcile.runtime.outcome import Pending, Success
 from reconcile.runtime.run import Run
 
@@ -55,6 +56,8 @@ class ImagePolicyReconciler:
         self._gates = gates
         self._no_cross_namespace_refs = no_cross_namespace_refs
         self._requeue_dependency = requeue_dependency
+        self.dependants: Dependants[Key] = Dependants(referred)
+        """Policies by their ImageRepository."""
 
     async def reconcile(self, run: Run) -> Success | Pending:
         """One pass; raises Stalled for what only an edit mends, Failed and Waiting for the rest."""
@@ -66,7 +69,7 @@ class ImagePolicyReconciler:
         check_identity_gate(repository, self._gates, "spec.serviceAccountName in the ImageRepository")
         policy = _build(resource.spec)
         scanned = self._tags.get(repository.key)
-        if scanned is None or not len(scanned.index):
+        if scanned is None or not scanned.tags.count:
             return self._without_tags(resource, repository, scanned)
         tag = _choose(policy, scanned)
         digest = await self._digest(resource, repository, tag)
@@ -86,8 +89,7 @@ class ImagePolicyReconciler:
             old, new = change.old.status, change.new.status
             if _revision(old) == _revision(new) and _has_verdict(old) == _has_verdict(new):
                 return []
-        key = change.new.key
-        return [p.key for p in await self._store.list(self.kind) if referred(p) == key]
+        return self.dependants.of(change.new.key)
 
     # --- steps
 
@@ -195,7 +197,7 @@ def _build(spec: ImagePolicySpec) -> Policy:
 
 def _choose(policy: Policy, scanned: Scanned) -> str:
     try:
-        return policy.choose(scanned.index).tag
+        return policy.choose(scanned.tags.index()).tag
     except InvalidFilter as error:
         raise Stalled("InvalidPolicy", f"failed to filter tags: {error}") from error
     except NoChoice as error:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from imagebot.api import ImageRepository, ScanResult
-from imagebot.policy.index import TagIndex
 from imagebot.scan import tags as kept
 from imagebot.scan.access import Access, check_identity_gate, repository_of
-from imagebot.scan.cache import Scanned, TagStore
+from imagebot.scan.cache import KeptTags, Scanned, TagStore
 from reconcile.api import conditions as cond
 from reconcile.api.duration import format_duration
 from reconcile.api.resource import AnyResource
@@ -103,27 +102,24 @@ class ImageRepositoryReconciler:
         self, resource: ImageRepository, repository: Repository, client: RegistryClient, last: Scanned | None
     ) -> Scanned:
         exclusions = tuple(resource.spec.exclusions)
-        same_subject = last is not None and last.canonical == repository.canonical and set(last.exclusions) == set(exclusions)
+        known = last if last and last.canonical == repository.canonical and set(last.exclusions) == set(exclusions) else None
         try:
-            pages = await self._shared.list(client, repository, last.pages if last is not None and same_subject else None)
+            pages = await self._shared.list(client, repository, known.digest if known else None)
             now = self._clock.now()
-            if last is not None and same_subject and pages.digest == last.pages.digest:
-                return Scanned(last.canonical, last.exclusions, pages, last.index, last.revision, now)
+            if known is not None and pages.digest == known.digest:
+                return replace(known, at=now)
             found = kept.Exclusion(exclusions).keep(pages.tags)
         except ReconcileError as error:
             raise Failed("ReadOperationFailed", f"scan failed: {error}") from error
-        revision = kept.revision(found)
-        if last is not None and same_subject:
-            last.index.replace(found)
-            return Scanned(repository.canonical, exclusions, pages, last.index, revision, now)
-        return Scanned(repository.canonical, exclusions, pages, TagIndex(found), revision, now)
+        tags = KeptTags(found, known.tags if known else None)
+        return Scanned(repository.canonical, exclusions, pages.digest, tags, kept.revision(found), now)
 
     # --- telling
 
     def _report(self, run: Run, scanned: Scanned, wait: float, trace: str) -> Success:
         old: ScanResult | None = run.resource.status.last_scan_result
-        count = len(scanned.index)
-        latest = list(scanned.index.tags[: kept.LATEST]) or None
+        count = scanned.tags.count
+        latest = list(scanned.tags.latest) or None
         result = ScanResult(revision=scanned.revision, tag_count=count, scan_time=timestamp(scanned.at), latest_tags=latest)
         unchanged = old is not None and (old.revision, old.tag_count, old.latest_tags) == (scanned.revision, count, latest)
         if unchanged and old is not None and old.scan_time is not None:
@@ -145,13 +141,17 @@ class SharedLists:
     def __init__(self) -> None:
         self._running: dict[tuple[RegistryClient, str], _Listing] = {}
 
-    async def list(self, client: RegistryClient, repository: Repository, previous: TagPages | None) -> TagPages:
-        """The tag pages; joins a listing that is under way, which ends when nobody waits for it any more."""
+    async def list(self, client: RegistryClient, repository: Repository, known: str | None) -> TagPages:
+        """The tag pages; joins a listing that is under way, which ends when nobody waits for it any more.
+
+        `known` is the digest of the pages that the caller has already; pages with that digest come without tags.
+        """
         name = (client, repository.canonical)
         listing = self._running.get(name)
-        if listing is None:
+        if listing is None or listing.known not in (None, known):  # theirs may come without the tags that we need
+            previous = TagPages(known, (), 0, 0) if known else None
             task = asyncio.create_task(client.list_tags(repository, previous), name=f"list {repository.canonical}")
-            listing = self._running[name] = _Listing(task)
+            listing = self._running[name] = _Listing(task, known)
             task.add_done_callback(lambda _: self._running.pop(name, None))
         listing.waiting += 1
         try:
@@ -165,4 +165,5 @@ class SharedLists:
 @dataclass(slots=True)
 class _Listing:
     task: asyncio.Task[TagPages]
+    known: str | None
     waiting: int = 0

@@ -42,7 +42,7 @@ def put(
 
     A message above 32,768 bytes is cut and ends in `...`. Setting Reconciling removes Stalled and the reverse.
     """
-    message = _cut(message)
+    message = cut(message)
     old = get(conditions, kind)
     same = old is not None and (old.status, old.reason, old.message) == (status, reason, message)
     new = Condition(
@@ -57,6 +57,16 @@ def put(
     return _ordered([*(c for c in conditions if c.type not in excluded), new])
 
 
+def keep_times(conditions: Sequence[Condition], before: Sequence[Condition] | None) -> Conditions:
+    """`conditions`, each with the transition time that it has in `before` if status, reason and message are the same there."""
+    found = []
+    for new in conditions:
+        old = get(before, new.type)
+        same = old is not None and (old.status, old.reason, old.message) == (new.status, new.reason, new.message)
+        found.append(new.model_copy(update={"last_transition_time": old.last_transition_time}) if same and old is not None else new)
+    return tuple(found)
+
+
 def drop(conditions: Sequence[Condition], *kinds: str) -> Conditions:
     """`conditions` without these types."""
     return tuple(c for c in conditions if c.type not in kinds)
@@ -66,7 +76,8 @@ def _ordered(conditions: list[Condition]) -> Conditions:
     return tuple(sorted(conditions, key=lambda c: (_ORDER.get(c.type, 3), c.type if c.type not in _ORDER else "")))
 
 
-def _cut(message: str) -> str:
+def cut(message: str) -> str:
+    """`message` as a condition and an event may have it: at most 32,768 bytes; a longer one is cut and ends in `...`."""
     raw = message.encode("utf-8", "replace")
     if len(raw) <= MAX_MESSAGE:
         return raw.decode()

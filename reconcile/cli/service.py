@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from reconcile.api import conditions as cond
 from reconcile.app import Registry, Service, load_packages, local_service, run_local
@@ -133,19 +134,19 @@ async def _once(
         failed = service.store.problems or any(not isinstance(o, Success) for _, _, o in outcomes)
         if failed:
             return FAILED
-        return CHANGED if any(isinstance(o, Success) and o.changed for _, _, o in outcomes) else UNCHANGED
+        return CHANGED if any(controller.effects for controller in service.controllers) else UNCHANGED
 
 
 def _summary(service: Service, console: Console) -> None:
     for problem in service.store.problems:
-        console.print(f"[red]✗[/] {problem}", highlight=False, soft_wrap=True)
+        console.print(f"[red]✗[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
     for controller in service.controllers:
         for key, outcome in sorted(controller.outcomes.items()):
             name = f"{controller.kind} {key}"
-            if isinstance(outcome, Success):
-                if outcome.changed and outcome.event:
-                    console.print(f"[green]✓[/] {name}: {outcome.event.rstrip()}", highlight=False, soft_wrap=True, markup=True)
-            else:
+            effect = controller.effects.get(key)
+            if effect is not None and effect.event:
+                console.print(f"[green]✓[/] {escape(f'{name}: {effect.event.rstrip()}')}", highlight=False, soft_wrap=True)
+            if not isinstance(outcome, Success):
                 reason = getattr(outcome, "reason", cond.FAILED)
                 text = getattr(outcome, "message", str(outcome))
-                console.print(f"[red]✗[/] {name}: {reason}: {text}", highlight=False, soft_wrap=True, markup=True)
+                console.print(f"[red]✗[/] {escape(f'{name}: {reason}: {text}')}", highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,7 @@ class LocalStore:
         self._threads = Threads("store", 1)  # one thread: SQLite writes and folder scans are in order
         self._rows: dict[Identity, Row] = {}
         self._resources: dict[Identity, AnyResource] = {}
+        self._ordered: dict[str, list[AnyResource]] = {}
         self._secrets: dict[Key, SecretSource] = {}
         self._accounts: dict[Key, dict[str, Any]] = {}
         self._namespaces: dict[str, dict[str, str]] = {}
@@ -159,6 +160,7 @@ class LocalStore:
         identity = (row.kind, row.key)
         old, new = self._resources.get(identity), self._resource(saved)
         self._rows[identity], self._resources[identity] = saved, new
+        self._ordered.pop(row.kind, None)
         self._feed.publish(Change(ChangeType.MODIFIED if old else ChangeType.ADDED, old, new))
         return new
 
@@ -166,6 +168,7 @@ class LocalStore:
         await self._threads.run(lambda: self._database.delete(*identity))
         del self._rows[identity]
         old = self._resources.pop(identity)
+        self._ordered.pop(identity[0], None)
         self._feed.publish(Change(ChangeType.DELETED, old, old))
 
     def _resource(self, row: Row) -> AnyResource:
@@ -191,15 +194,19 @@ class LocalStore:
 
     async def list(self, kind: str, namespace: str | None = None) -> Sequence[AnyResource]:
         """All objects of a kind, of one namespace if given, ordered by key."""
-        return [
-            resource
-            for (found, key), resource in sorted(self._resources.items())
-            if found == kind and namespace in (None, key.namespace)
-        ]
+        ordered = self._ordered.get(kind)
+        if ordered is None:
+            ordered = sorted((r for (found, _), r in self._resources.items() if found == kind), key=lambda r: r.key)
+            self._ordered[kind] = ordered
+        return [r for r in ordered if namespace in (None, r.key.namespace)]
 
     def watch(self, kinds: Sequence[str]) -> AsyncIterator[Change]:
         """What exists now as ADDED, then every change; never ends."""
-        return self._feed.watch(kinds, [r for (kind, _), r in sorted(self._resources.items()) if kind in kinds])
+        return self._feed.watch(kinds, self._existing(frozenset(kinds)))
+
+    def _existing(self, kinds: frozenset[str]) -> Iterator[AnyResource]:
+        """A generator, so that it looks when the watch begins and not when it is made."""
+        yield from [resource for (kind, _), resource in sorted(self._resources.items()) if kind in kinds]
 
     async def write_status(self, resource: AnyResource, status: CommonStatus) -> AnyResource:
         """Replace the status of the object as read. Raises Conflict or NotFound."""

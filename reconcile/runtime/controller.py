@@ -5,10 +5,11 @@ Retry policy, conditions, events and metrics exist here once; reconcilers hold o
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reconcile.api import conditions as cond
 from reconcile.api.meta import EVENT_ANNOTATIONS, FINALIZER, CommonStatus, Key
@@ -63,10 +64,14 @@ class Controller:
         self.name = name
         self.workers = workers
         self.watches = dict(watches or {})
+        self.notes: list[Callable[[Change], None]] = []
+        """Told of every change of our own kind before anybody is woken: indexes live here."""
         self.queue: KeyQueue[Key] = KeyQueue()
         self.failures: dict[Key, int] = {}
         self.outcomes: dict[Key, Outcome] = {}
         """Last outcome of each object: what a single pass reports."""
+        self.effects: dict[Key, Success] = {}
+        """Last outcome of each object that changed something outside."""
         self._around = around
         around.metrics.announce(self.label, workers)
 
@@ -81,14 +86,25 @@ class Controller:
         """Look at a change of our own kind or of one we watch, and wake whom it concerns."""
         if change.new.kind == self.kind:
             key = change.new.key
+            for note in self.notes:
+                note(change)
             if change.type is ChangeType.DELETED:
                 await self._forget(change.new)
             elif _wakes(change):
                 self.add(key)
         mapper = self.watches.get(change.new.kind)
         if mapper is not None:
-            for key in await mapper(change):
+            for key in await self._concerned(mapper, change):
                 self.add(key)
+
+    async def _concerned(self, mapper: Mapper, change: Change) -> Iterable[Key]:
+        try:
+            return await mapper(change)
+        except Exception:
+            # A change that nobody notices would be worse than a pass too many.
+            log.exception("could not tell whom a change concerns; waking all", controller=self.label, kind=change.new.kind)
+            self._around.metrics.reconcile_panics.labels(self.label).inc()
+            return [resource.key for resource in await self._around.store.list(self.kind)]
 
     def add(self, key: Key) -> None:
         """Ask for a pass over `key` now."""
@@ -110,6 +126,7 @@ class Controller:
             finally:
                 active.dec()
                 self.queue.done(key)
+                self._around.metrics.queue_depth.labels(self.label).set(len(self.queue))
 
     async def step(self, key: Key) -> None:
         """One pass with everything round it; raises nothing but cancellation."""
@@ -122,10 +139,12 @@ class Controller:
                 verdict = await self._pass(key)
             except ReconcileError as error:  # the store itself: nothing could be written
                 log.error("could not reconcile", error=str(error))
+                self.outcomes[key] = _light(error)
                 verdict = Verdict((), observed=False, back_off=True, result="error")
-            except Exception:
+            except Exception as error:
                 log.exception("unexpected failure of the controller")
                 around.metrics.reconcile_panics.labels(self.label).inc()
+                self.outcomes[key] = _light(error)
                 verdict = Verdict((), observed=False, back_off=True, result="error")
         spent = time.perf_counter() - started
         around.metrics.reconcile_time.labels(self.label).observe(spent)
@@ -143,7 +162,7 @@ class Controller:
             delay = around.back_off.delay(self.failures[key])
         else:
             self.failures.pop(key, None)
-        if delay is None or not around.retry:
+        if not delay or not around.retry:  # upstream's requeue after 0 s means: not by time
             return
         if verdict.back_off:
             around.metrics.queue_retries.labels(self.label).inc()
@@ -166,6 +185,8 @@ class Controller:
                 resource = await around.store.write_finalizers(resource, [*resource.meta.finalizers, FINALIZER])
             except Conflict:
                 self.add(key)
+                return None
+            except NotFound:
                 return None
         around.metrics.suspended.labels(self.kind, key.name, key.namespace).set(bool(resource.spec.suspend))
         if resource.spec.suspend:
@@ -204,6 +225,12 @@ class Controller:
             outcome = await self.reconciler.reconcile(run)
         except ReconcileError as error:
             outcome = error
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            # Something that the reconciler waited for was cancelled, not this worker: it must live on.
+            outcome = RuntimeError("what the pass waited for was cancelled")
+            outcome.__cause__ = error
         except Exception as error:
             log.exception("reconciler failed unexpectedly")
             around.metrics.reconcile_panics.labels(self.label).inc()
@@ -212,23 +239,30 @@ class Controller:
         verdict = results.conclude(run.conditions, outcome, generation=generation, now=ended)
         if isinstance(outcome, Pending) and not run.new_generation:
             return verdict  # what the object said before still holds, nothing is worth a write
-        written = await self._finish(run, verdict)
-        self.outcomes[resource.key] = outcome
-        if written is not None:
-            self._tell(resource, run, verdict, outcome)
-            around.metrics.show_ready(self.kind, resource.key, _ready_status(verdict.conditions))
+        if await self._finish(run, verdict) is None:
+            return None  # the object is gone, and with it everything there was to say
+        self.outcomes[resource.key] = _light(outcome)
+        if isinstance(outcome, Success) and outcome.changed:
+            self.effects[resource.key] = outcome
+        self._tell(resource, run, verdict, outcome)
+        around.metrics.show_ready(self.kind, resource.key, _ready_status(verdict.conditions))
         return verdict
 
     # --- writing
 
     async def _announce(self, run: Run) -> None:
         written = await self._write(run.resource, status_with_conditions(run.status, run.conditions))
-        if written is not None:
-            run.resource = written
+        if written is None:
+            return
+        # The pass goes on with the spec and the request that it began with, also if somebody changed them meanwhile: it must not
+        # say of a generation that it has seen it when it has not.
+        meta = run.resource.meta.model_copy(update={"resource_version": written.meta.resource_version})
+        run.resource = replace(run.resource, meta=meta, status=written.status)
 
     async def _finish(self, run: Run, verdict: Verdict) -> AnyResource | None:
         before = run.resource.status
-        status = status_with_conditions(run.status, verdict.conditions)
+        # A pass that ends as the last one did has changed nothing, whatever it showed on the way.
+        status = status_with_conditions(run.status, cond.keep_times(verdict.conditions, before.conditions))
         if verdict.observed:
             status = status.model_copy(update={"observed_generation": run.resource.meta.generation})
         if run.resource.meta.requested_at:
@@ -267,7 +301,7 @@ class Controller:
     def _tell(self, before: AnyResource, run: Run, verdict: Verdict, outcome: Outcome) -> None:
         old = cond.get(before.status.conditions, cond.READY)
         if verdict.warning is not None:
-            reason, message = verdict.warning
+            reason, message = verdict.warning[0], cond.cut(verdict.warning[1])
             log.error("reconciliation failed", reason=reason, error=message)
             if old is None or old.status != "False" or (old.reason, old.message) != (reason, message):
                 self._emit(before, EventType.WARNING, reason, message, {})
@@ -275,7 +309,7 @@ class Controller:
         if isinstance(outcome, Pending) or not isinstance(outcome, Success):
             return
         recovered = old is None or old.status != "True"
-        news = old is not None and old.message != outcome.message and not outcome.quiet
+        news = old is not None and old.message != cond.cut(outcome.message) and not outcome.quiet
         if outcome.event is not None or recovered or news:
             text = outcome.event if outcome.event is not None else outcome.message
             log.info(text.partition("\n")[0])
@@ -290,15 +324,19 @@ class Controller:
             if k.startswith(EVENT_ANNOTATIONS) and k != EVENT_ANNOTATIONS
         }
         self._around.metrics.events.labels(self.kind, kind.value, reason).inc()
-        self._around.events.emit(Event(resource, kind, reason, message, self.name, {**forwarded, **metadata}))
+        self._around.events.emit(Event(resource, kind, reason, cond.cut(message), self.name, {**forwarded, **metadata}))
 
     async def _forget(self, resource: AnyResource) -> None:
         key = resource.key
         self._around.timers.cancel(self._timer(key))
         self.failures.pop(key, None)
         self.outcomes.pop(key, None)
+        self.effects.pop(key, None)
         self._around.metrics.forget(self.kind, key.namespace, key.name)
-        await self.reconciler.removed(resource)
+        try:
+            await self.reconciler.removed(resource)
+        except Exception:
+            log.exception("could not clean up after an object", kind=self.kind, name=key.name, namespace=key.namespace)
 
 
 def _wakes(change: Change) -> bool:
@@ -317,3 +355,14 @@ def _wakes(change: Change) -> bool:
 def _ready_status(conditions: cond.Conditions) -> str:
     ready = cond.get(conditions, cond.READY)
     return ready.status if ready else "Unknown"
+
+
+def _light(outcome: Outcome) -> Outcome:
+    """`outcome` without the frames of its traceback: what is kept until the next pass must not keep alive what the pass held."""
+    error: BaseException | None = outcome if isinstance(outcome, Exception) else None
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+    return outcome

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from reconcile.api import conditions as cond
 from reconcile.api.conditions import Conditions
 from reconcile.errors import Failed, ReconcileError, Stalled, Waiting
+from reconcile.redact import redact
 
 START_MESSAGE = "reconciliation in progress"
 
@@ -105,9 +106,9 @@ def conclude(conditions: Conditions, outcome: Outcome, *, generation: int, now: 
 
 
 def reason_and_message(error: Exception) -> tuple[str, str]:
-    """Reason and message of an error; `Failed` and its text when nobody classified it."""
+    """Reason and message of an error, without credentials; `Failed` and its text when nobody classified it."""
     if isinstance(error, Stalled | Failed | Waiting):
-        return error.reason, error.message
+        return error.reason, redact(error.message)
     if isinstance(error, ReconcileError):
-        return cond.FAILED, str(error)
-    return cond.FAILED, f"internal error: {type(error).__name__}: {error}"
+        return cond.FAILED, redact(str(error))
+    return cond.FAILED, redact(f"internal error: {type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 
 from reconcile.errors import Invalid
 
@@ -75,8 +75,12 @@ def parse_version(text: str) -> Version:
     return Version(text, int(major), int(minor or 0), int(patch or 0), prerelease or "", metadata or "", key)
 
 
+@lru_cache(maxsize=16_384)
 def version_key(text: str) -> bytes | None:
-    """The key of a version, or None where `parse_version` would raise: the fast way for long lists."""
+    """The key of a version, or None where `parse_version` would raise: the fast way for long lists.
+
+    Remembered, because the repositories of one house have many version numbers in common.
+    """
     if len(text) > MAX_VERSION_BYTES:
         return None
     found = _VERSION.fullmatch(text)

@@ -29,8 +29,12 @@ async def test_a_new_tag_becomes_one_commit_that_changes_only_the_tag(world: Lab
         world.declare(body)
         await eventually(lambda: b"web:1.1.0" in bare.file("deploy.yaml"), "the second commit")
         assert repository.meta.generation == 1
-        found = await running.until_ready("ImageUpdateAutomation", "web", "repository up-to-date")
-        assert found.status.last_push_commit == bare.head()
+
+        async def reported() -> bool:
+            found = await running.get("ImageUpdateAutomation", "web")
+            return bool(found.status.last_push_commit == bare.head())
+
+        await eventually(reported, "the status with the pushed commit")
     assert bare.file("deploy.yaml") == before.replace(b":0.9.0", b":1.1.0")
     assert len(bare.log()) == 3
 

@@ -18,7 +18,7 @@ from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.app import Service, load_packages, local_service, run_local
 from reconcile.errors import NotFound
-from reconcile.runtime.outcome import Outcome, Success
+from reconcile.runtime.outcome import Outcome
 from reconcile.settings import RetrySettings, Settings
 from tests.support.gitrepo import BareRepository
 
@@ -155,15 +155,21 @@ class Lab:
             await service.manager.drained()
             outcomes = {(c.kind, str(key)): outcome for c in service.controllers for key, outcome in c.outcomes.items()}
             objects = {(r.kind, str(r.key)): r for i in load_packages().scheme for r in await service.store.list(i.kind)}
-            return Pass(service, outcomes, objects)
+            return Pass(service, outcomes, objects, changed=any(c.effects for c in service.controllers))
 
 
 class Pass:
     """What one pass came to."""
 
     def __init__(
-        self, service: Service, outcomes: dict[tuple[str, str], Outcome], objects: dict[tuple[str, str], AnyResource]
+        self,
+        service: Service,
+        outcomes: dict[tuple[str, str], Outcome],
+        objects: dict[tuple[str, str], AnyResource],
+        *,
+        changed: bool,
     ) -> None:
+        self.changed = changed
         self.outcomes = outcomes
         self.objects = objects
         self.problems = service.store.problems
@@ -171,11 +177,6 @@ class Pass:
     def ready(self, kind: str, name: str, namespace: str = "apps") -> tuple[str, str, str]:
         """Status, reason and message of Ready."""
         return ready(self.objects[kind, f"{namespace}/{name}"])
-
-    @property
-    def changed(self) -> bool:
-        """Whether something was pushed."""
-        return any(isinstance(o, Success) and o.changed for o in self.outcomes.values())
 
 
 def ready(resource: AnyResource) -> tuple[str, str, str]:
