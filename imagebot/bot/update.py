@@ -16,12 +16,13 @@ from imagebot.markers.files import is_candidate, under, update_root
 from imagebot.markers.find import TOKEN, FileMarkers, Unusable, find_markers
 from imagebot.markers.rewrite import Rewritten, rewrite
 from reconcile.errors import Failed, ReconcileError
-from reconcile.git.errors import GitError, PathNotFound
+from reconcile.git.errors import GitError
 from reconcile.git.mirror import Mirror
 from reconcile.git.types import Edit, Entry
 from reconcile.registry.names import InvalidImage, parse_reference
 
 MAX_FILE = 8 * 1024 * 1024
+LINK_MODE = "120000"
 MAX_SKIPPED = 50
 MAX_REMEMBERED = 20_000
 PREFIX = "failed to apply policies: "
@@ -100,11 +101,21 @@ async def plan(mirror: Mirror, commit: str, path: str | None, values: Mapping[st
 
 
 async def _marked(mirror: Mirror, commit: str, root: str) -> list[Entry]:
-    try:
-        found = await mirror.grep(commit, TOKEN, root)
-    except PathNotFound as error:
-        raise Failed("UpdateFailed", f"{PREFIX}walking path for files: lstat {root}: no such file or directory") from error
+    found = await mirror.grep(commit, TOKEN, root)
+    if root and not found:
+        await _check_root(mirror, commit, root)
     return sorted((e for e in found if is_candidate(e.path) and under(e.path, root) is not None), key=lambda e: e.path)
+
+
+async def _check_root(mirror: Mirror, commit: str, root: str) -> None:
+    """Tell a path that holds no markers from one that is not there, or is a link; raises Failed `UpdateFailed`."""
+    entries = await mirror.entries(commit, root)
+    if not entries:
+        raise Failed("UpdateFailed", f"{PREFIX}walking path for files: lstat {root}: no such file or directory")
+    if entries[0].path == root and entries[0].mode == LINK_MODE:
+        raise Failed(
+            "UpdateFailed", f"{PREFIX}'{root}' is a symbolic link, which is not followed: name the path that it leads to"
+        )
 
 
 async def _markers(mirror: Mirror, entries: Sequence[Entry], memory: MarkerMemory) -> dict[str, FileMarkers | Unusable]:
