@@ -56,7 +56,11 @@ class Feed:
                 subscription.push(change)
 
     async def watch(self, kinds: Sequence[str], existing: Iterable[AnyResource]) -> AsyncIterator[Change]:
-        """`existing` as ADDED, then what is published; never ends."""
+        """`existing` as ADDED, then what is published; never ends.
+
+        Nothing is lost between the two if `existing` looks at the store only when it is iterated, which happens here, where
+        the subscription begins.
+        """
         subscription = _Subscription(frozenset(kinds))
         for resource in existing:
             subscription.push(Change(ChangeType.ADDED, None, resource))

@@ -12,11 +12,16 @@ from collections.abc import MutableMapping
 from typing import Any, Literal
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 from reconcile.redact import redact
 
 Encoding = Literal["json", "console"]
 LEVELS = {"trace": 5, "debug": logging.DEBUG, "info": logging.INFO, "error": logging.ERROR, "none": logging.CRITICAL}
+
+MAX_TEXT = 16 * 1024
+"""Characters of one field of a line."""
+MAX_DEPTH = 8
 
 bound = structlog.contextvars.bound_contextvars
 """Context manager that adds fields to every line logged inside."""
@@ -30,15 +35,36 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 def _redacted(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = redact(value)
+        event[key] = _clean(value)
     return event
+
+
+def _clean(value: Any, depth: int = 0) -> Any:
+    """`value` with every text in it redacted and bounded; what is neither data nor text becomes text first."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, dict) and depth < MAX_DEPTH:
+        return {str(k): _clean(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple) and depth < MAX_DEPTH:
+        return [_clean(v, depth + 1) for v in value]
+    text = value if isinstance(value, str) else repr(value)
+    text = redact(text[:MAX_TEXT])
+    return text if len(text) < MAX_TEXT else f"{text}..."
 
 
 def _named_as_upstream(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     event["logger"] = event.pop("component", "")
     event["msg"] = event.pop("event", "")
     return event
+
+
+class _Bridge(logging.Handler):
+    """Passes what libraries log to our own loggers."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record under the name of the library's logger."""
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        get_logger(record.name).log(logging.getLevelNamesMapping()[level.upper()], record.getMessage(), exc_info=record.exc_info)
 
 
 def configure(level: str = "info", encoding: Encoding | None = None) -> None:
@@ -49,27 +75,31 @@ def configure(level: str = "info", encoding: Encoding | None = None) -> None:
     if chosen == "console":
         renderer = [
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=colour, pad_event_to=32, pad_level=False),
+            structlog.dev.ConsoleRenderer(
+                colors=colour, pad_event_to=32, pad_level=False, exception_formatter=structlog.dev.plain_traceback
+            ),
         ]
     else:
         renderer = [
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             _named_as_upstream,
-            structlog.processors.dict_tracebacks,
             structlog.processors.JSONRenderer(),
         ]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            # Tracebacks become text before redaction, and without local variables: those hold credentials.
+            structlog.processors.format_exc_info
+            if chosen == "console"
+            else structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False, max_frames=20)),
             _redacted,
-            *([structlog.processors.format_exc_info] if chosen == "console" else []),
             *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(max(LEVELS[level], logging.DEBUG)),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # Libraries log through the standard module; only what is wrong concerns us.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True, format="%(levelname)s %(name)s: %(message)s")
+    # Libraries log through the standard module; only what is wrong concerns us, in the same form and redacted as well.
+    logging.basicConfig(level=logging.WARNING, handlers=[_Bridge()], force=True)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)

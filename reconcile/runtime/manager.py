@@ -33,6 +33,8 @@ class Manager:
         self._seen = asyncio.Event()
         self._stopped = asyncio.Event()
         self._noticed = 0
+        self._noticing = False
+        self._stopping = False
 
     async def wait(self) -> None:
         """Wait until a root task fails, and raise what it raised; ends by being cancelled."""
@@ -58,12 +60,17 @@ class Manager:
             await self._stop(watch, workers)
 
     def _root_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            log.error("task failed", task=task.get_name(), error=str(task.exception()))
-            self.failed = self.failed or task.exception()
-            self._stopped.set()
+        error = None if task.cancelled() else task.exception()
+        if self._stopping and error is None:
+            return
+        # A root task has no end of its own: one that ends silently would leave objects without anybody who looks after them.
+        error = error or RuntimeError(f"{task.get_name()} ended")
+        log.error("task failed", task=task.get_name(), error=f"{type(error).__name__}: {error}")
+        self.failed = self.failed or error
+        self._stopped.set()
 
     async def _stop(self, watch: asyncio.Task[None], workers: Sequence[asyncio.Task[None]]) -> None:
+        self._stopping = True
         self.schedule.stop()
         watch.cancel()
         with suppress(asyncio.CancelledError):
@@ -79,15 +86,33 @@ class Manager:
         kinds = sorted({c.kind for c in self.controllers} | {kind for c in self.controllers for kind in c.watches})
         async for change in self.store.watch(kinds):
             self._noticed += 1
+            self._noticing = True
             for controller in self.controllers:
                 await controller.notice(change)
+            self._noticing = False
 
     async def drained(self, quiet: float = 0.02) -> None:
-        """Wait until every queue has stayed empty while no change was on its way: the end of a single pass."""
+        """Wait until every queue has stayed empty while no change was on its way: the end of a single pass.
+
+        Raises what a root task raised, if one fails meanwhile.
+        """
+        failure = asyncio.create_task(self.wait(), name="failure of a root task")
+        work = asyncio.create_task(self._quiet(quiet), name="end of the pass")
+        try:
+            await asyncio.wait({failure, work}, return_when=asyncio.FIRST_COMPLETED)
+            if failure.done():
+                failure.result()
+        finally:
+            failure.cancel()
+            work.cancel()
+            await asyncio.gather(failure, work, return_exceptions=True)
+
+    async def _quiet(self, quiet: float) -> None:
         while True:
             for controller in self.controllers:
                 await controller.queue.drained()
             before = self._noticed
             await asyncio.sleep(quiet)
-            if self._noticed == before and all(controller.queue.idle for controller in self.controllers):
+            calm = self._noticed == before and not self._noticing
+            if calm and all(controller.queue.idle for controller in self.controllers):
                 return

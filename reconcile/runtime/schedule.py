@@ -12,6 +12,9 @@ from apscheduler.triggers.date import DateTrigger
 
 from reconcile.ports.clock import Clock
 
+LONGEST = 10 * 365 * 86400.0
+"""Seconds that a timer runs at most, so that no interval leads beyond what a date can say."""
+
 
 class Timers(Protocol):
     """One timer per name."""
@@ -31,7 +34,7 @@ class Schedule:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._scheduler = AsyncIOScheduler(
-            timezone="UTC", job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+            timezone="UTC", job_defaults={"coalesce": True, "max_instances": 16, "misfire_grace_time": None}
         )
         self._names: set[str] = set()
 
@@ -47,13 +50,14 @@ class Schedule:
 
     def later(self, name: str, seconds: float, call: Callable[[], None]) -> None:
         """Call once after `seconds`; replaces the timer of this name."""
-        moment = self._clock.now() + timedelta(seconds=max(seconds, 0.0))
+        moment = self._clock.now() + timedelta(seconds=min(max(seconds, 0.0), LONGEST))
         self._names.add(name)
 
         def fire() -> None:
             self._names.discard(name)
             call()
 
+        # A call may ask for the same name again before its job has ended: with one instance allowed that timer would be dropped.
         # An async job runs on the loop itself; a plain function would be sent to a thread.
         async def job() -> None:
             fire()

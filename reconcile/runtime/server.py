@@ -25,7 +25,7 @@ Probe = Callable[[], str | None]
 def parse_address(text: str) -> tuple[str, int]:
     """Host and port of `host:port` or `:port` (all addresses); raises Invalid."""
     host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5) or int(port) > 65535:
         raise Invalid(f"{text!r} is not an address to listen on: write it like 127.0.0.1:9440 or :9440")
     return host.strip("[]"), int(port)
 
@@ -75,6 +75,7 @@ async def serving(app: Starlette, address: str) -> AsyncIterator[str]:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host or "0.0.0.0", port))  # noqa: S104 - ":9440" means every address, as upstream's flags do
+        listener.listen(128)
     except OSError as error:
         listener.close()
         raise Invalid(f"cannot listen on {address}: {error.strerror}; choose another address or end what uses it") from error
@@ -91,8 +92,11 @@ async def serving(app: Starlette, address: str) -> AsyncIterator[str]:
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="web server")
     bound = listener.getsockname()
+    shown = f"[{host}]" if ":" in host else host or "127.0.0.1"
     try:
-        yield f"http://{host or '127.0.0.1'}:{bound[1]}"
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for this
+            await asyncio.sleep(0.005)
+        yield f"http://{shown}:{bound[1]}"
     finally:
         server.should_exit = True
         await task

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconcile.api import conditions as cond
-from reconcile.api.conditions import MAX_MESSAGE, Conditions, drop, get, is_ready, is_true, put
+from reconcile.api.conditions import MAX_MESSAGE, Conditions, drop, get, is_ready, is_true, keep_times, put
 
 OLD, NOW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
 
@@ -83,3 +83,13 @@ def test_a_message_of_exactly_32768_bytes_is_whole() -> None:
 
 def test_a_lone_surrogate_does_no_harm() -> None:
     assert ready("a\ud800b")[0].message == "a?b"
+
+
+def test_what_ends_as_before_keeps_its_time() -> None:
+    before = put(ready(), "Zed", "True", "R", "m", generation=1, now=OLD)
+    after = put(ready(now=NOW, generation=2), "Zed", "True", "R", "other", generation=2, now=NOW)
+    assert [(c.type, c.last_transition_time, c.observed_generation) for c in keep_times(after, before)] == [
+        ("Ready", OLD, 2),
+        ("Zed", NOW, 2),
+    ]
+    assert keep_times(after, None) == after

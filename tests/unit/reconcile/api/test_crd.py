@@ -14,7 +14,6 @@ from reconcile.api.meta import ApiModel, CommonSpec, CommonStatus, LabelSelector
 from reconcile.api.scheme import KindInfo, PrinterColumn
 from reconcile.api.source import ACCOUNT_WITHOUT_CLOUD, GIT_REPOSITORY, GitRepositorySpec
 
-
 TAGS = ["x"]
 
 
