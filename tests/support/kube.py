@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import yaml
 
 from reconcile.api.meta import CommonSpec, CommonStatus
 from reconcile.api.scheme import KindInfo, Scheme
@@ -111,3 +114,94 @@ async def open_client(
     async with connect(settings, clock, {}) as connection:
         limiter = Limiter(clock, settings.qps, settings.burst)
         yield Client(connection, limiter, metrics or KubeMetrics.declare(Metrics()), timeout=timeout)
+
+
+class Proxy:
+    """A TCP proxy on loopback in front of an API server, whose connections a test may cut and refuse."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.refusing = False
+        self._upstream = (host, port)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flows: set[asyncio.Event] = set()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self.cut()
+        await self._server.wait_closed()
+
+    async def cut(self) -> None:
+        """End all connections, with a reset."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    def freeze(self) -> None:
+        """Let nothing through any more on the connections of this moment, which stay open; new ones work."""
+        for flow in self._flows:
+            flow.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        flow = asyncio.Event()
+        flow.set()
+        self._flows.add(flow)
+        above: asyncio.StreamWriter | None = None
+        try:
+            if self.refusing:
+                return
+            back, above = await asyncio.open_connection(*self._upstream)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pump(reader, above, flow))
+                group.create_task(_pump(back, writer, flow))
+        except (OSError, ExceptionGroup, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            self._flows.discard(flow)
+            for side in (writer, above):
+                if side is not None:
+                    side.transport.abort()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: asyncio.Event) -> None:
+    while data := await reader.read(1 << 16):
+        await flow.wait()
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def proxied(kubeconfig: Path, folder: Path) -> AsyncIterator[tuple[Proxy, Path]]:
+    """A proxy before the API server of a kubeconfig, and a kubeconfig that goes through it."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    cluster = config["clusters"][0]["cluster"]
+    host, _, port = cluster["server"].removeprefix("https://").rpartition(":")
+    async with Proxy(host, int(port)) as proxy:
+        cluster["server"] = f"https://127.0.0.1:{proxy.port}"
+        path = folder / "proxied.kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        yield proxy, path
+
+
+async def eventually(probe: Callable[[], Awaitable[Any] | Any], *, seconds: float = 30.0) -> None:
+    """Wait until a probe says yes; it may await."""
+    async with asyncio.timeout(seconds):
+        while True:
+            answer = probe()
+            if await answer if isinstance(answer, Awaitable) else answer:
+                return
+            await asyncio.sleep(0.02)
