@@ -85,23 +85,21 @@ def _build(target: Path, say: Callable[[str], None]) -> None:
             "needs go: there is no Go on this machine to build the control plane with, and KUBEBUILDER_ASSETS is not set"
         )
     target.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent / "build.lock"):
+    with locked(target.parent / "build.lock"):
         programs = Programs(target)
         if not programs.find("controlplane"):
             say("building the Kubernetes control plane for the tests: once, about six minutes on two cores")
             package, major, minor = "k8s.io/component-base/version", *KUBERNETES.split(".")[:2]
             version = f"-X {package}.gitVersion=v{KUBERNETES} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
             part = target / "controlplane.part"
-            _go([go, "build", "-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {version}", "-o", str(part), "."], SOURCE, {})
+            build = [go, "build", "-trimpath", "-buildvcs=false", "-ldflags", f"-s -w {version}", "-o", str(part), "."]
+            go_command(build, SOURCE, {})
             part.replace(target / "controlplane")
         if not programs.find("kwok"):
             say("building kwok, which plays the nodes: once, about two minutes on two cores")
             part = target / "part"
-            _go(
-                [go, "install", "-trimpath", "-ldflags", "-s -w", f"sigs.k8s.io/kwok/cmd/kwok@{KWOK}"],
-                target,
-                {"GOBIN": str(part)},
-            )
+            install = [go, "install", "-trimpath", "-ldflags", "-s -w", f"sigs.k8s.io/kwok/cmd/kwok@{KWOK}"]
+            go_command(install, target, {"GOBIN": str(part)})
             (part / "kwok").replace(target / "kwok")
             part.rmdir()
         for role in ROLES:
@@ -110,17 +108,23 @@ def _build(target: Path, say: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, against other processes that would build the same."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _go(argv: list[str], folder: Path, more: dict[str, str]) -> None:
+def go_command(argv: list[str], folder: Path, more: dict[str, str], *, what: str = "the control plane") -> None:
+    """Run a build with Go in a folder, gently: other work goes first.
+
+    Raises:
+        Unavailable: It failed; the text has the end of what it printed.
+    """
     env = {**os.environ, "CGO_ENABLED": "0", **more}
     # A group of its own, because go starts compilers and linkers that are to end with it.
     with subprocess.Popen(
-        argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+        ["nice", "-n", "10", *argv], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
     ) as process:
         try:
             output, _ = process.communicate(timeout=BUILD_SECONDS)
@@ -128,4 +132,4 @@ def _go(argv: list[str], folder: Path, more: dict[str, str]) -> None:
             os.killpg(process.pid, 9)
             raise
     if process.returncode:
-        raise Unavailable(f"{' '.join(argv[:2])} of the control plane failed:\n{output.decode(errors='replace')[-4000:]}")
+        raise Unavailable(f"{' '.join(argv[:2])} of {what} failed:\n{output.decode(errors='replace')[-4000:]}")
