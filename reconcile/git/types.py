@@ -181,11 +181,11 @@ def parse_refspec(text: str, *, allow_force: bool = True) -> tuple[str, str, boo
     `allow_force`. Without a destination, the source is it.
     """
     force = text.startswith("+")
-    if force and not allow_force:
-        raise Invalid(f"refspec '{text}' asks for a forced push, which is not allowed")
     src, colon, dst = text.removeprefix("+").partition(":")
     if not src:
         raise Invalid(f"refspec '{text}' has an empty source: deleting references is not allowed")
+    if force and not allow_force:
+        raise Invalid(f"refspec '{text}' asks for a forced push, which is not allowed")
     if colon and not dst:
         raise Invalid(f"refspec '{text}' has an empty destination")
     dst = dst or src

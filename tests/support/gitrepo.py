@@ -63,9 +63,19 @@ class BareRepository:
         return done.stdout
 
     def commit(
-        self, files: Files, *, branch: str = "main", message: str = "change", when: int = 1_700_000_000, start: str | None = None
+        self,
+        files: Files,
+        *,
+        branch: str = "main",
+        message: str = "change",
+        when: int = 1_700_000_000,
+        start: str | None = None,
+        force: bool = True,
     ) -> str:
-        """A commit on `branch` (on `start` when the branch is new) with `files` set, or deleted where None; its id."""
+        """A commit on `branch` (on `start` when the branch is new) with `files` set, or deleted where None; its id.
+
+        Without `force` it fails, as a push does, when somebody else was quicker.
+        """
         ref = f"refs/heads/{branch}"
         parent = self.head(branch) or start
         stream = [f"commit {ref}\ncommitter Human <human@example.com> {when} +0000\n".encode(), _data(message.encode())]
@@ -73,7 +83,7 @@ class BareRepository:
             stream.append(f"from {parent}\n".encode())
         for path, content in files.items():
             stream.append(_change(path, content))
-        self.git("fast-import", "--quiet", "--force", stdin=b"".join(stream))
+        self.git("fast-import", "--quiet", *(["--force"] if force else []), stdin=b"".join(stream))
         head = self.head(branch)
         assert head is not None
         return head
@@ -132,6 +142,19 @@ def _change(path: str, content: bytes | Blob | None) -> bytes:
 
 def _quoted(byte: int) -> bytes:
     return bytes([byte]) if 32 <= byte < 127 and byte not in b'"\\' else b"\\%03o" % byte
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of the processes on this machine that have `text` in their arguments or environment, but for this one."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parts = [Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
+        except OSError:
+            continue
+        if int(pid) != os.getpid() and text.encode() in b"".join(parts):
+            found.append(parts[0].replace(b"\0", b" ").decode("utf-8", "replace"))
+    return found
 
 
 def manifests(count: int, marked: Sequence[int] | range = range(0)) -> dict[str, bytes]:
