@@ -14,8 +14,9 @@ PREFIX = "failed to push to remote: "
 _OPTION_LIMIT = 32 * 1024
 
 _LOST = re.compile(
-    r"stale info|non-fast-forward|fetch first|needs force|failed to update ref|cannot lock ref|failed to lock|reference already exists|\(already exists\)"
-    r"|incorrect old value|remote ref updated since|reference changed|is at [0-9a-f]+ but expected"
+    r"stale info|non-fast-forward|fetch first|needs force|failed to update ref|cannot lock ref|failed to lock"
+    r"|reference already exists|\(already exists\)|incorrect old value|remote ref updated since|reference changed"
+    r"|is at [0-9a-f]+ but expected"
 )
 _FOLLOWERS = re.compile(r"atomic (?:push fail|transaction fail)|atomic push failed")
 
