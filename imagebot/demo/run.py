@@ -121,7 +121,7 @@ class _Show:
         self.screen.facts(
             [
                 ("registry", f"{stage.image_name}  ({tags})"),
-                ("repository", f"{stage.url}  (branch {BRANCH}, smart HTTP with a password)"),
+                ("repository", f"{stage.url}  (branch {BRANCH})"),
                 ("manifests", f"{stage.objects} objects from examples/manifests, with these two addresses"),
                 ("signing", stage.remark or stage.key.shown),
             ]
@@ -169,7 +169,9 @@ class _Show:
             rows.append(("signature", Text(stage.remark, "yellow")))
         else:
             said = await stage.key.verify(stage.tools, stage.bare, oid)
-            rows.append(("signature", Text.assemble(("✓ verified  ", "green"), said)))
+            good, _, by = said.partition(" with ")
+            rows += [("signature", Text("✓ verified by git verify-commit", "green")), ("", good)]
+            rows += [("", f"with {by}")] if by else []
         if commit.author != stage.author:
             raise DemoFailed(f"the commit's author is {commit.author}, not {stage.author}")
         self.screen.facts(rows)
