@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,22 @@ import aiohttp
 import orjson
 
 from reconcile.errors import Invalid
-from reconcile.kube.connect import USER_AGENT, Connection, Impersonation
-from reconcile.kube.errors import KubeError, Late, Target, Temporary, TooLarge, Unauthenticated, Unreachable, from_answer
+from reconcile.kube.connect import USER_AGENT, Connection, Impersonation, KubeSettings, connect
+from reconcile.kube.errors import (
+    KubeError,
+    Late,
+    Target,
+    Temporary,
+    TooLarge,
+    Unauthenticated,
+    Unreachable,
+    Untrusted,
+    from_answer,
+)
 from reconcile.kube.errors import from_status as error_of_status
 from reconcile.kube.limiter import Limiter
 from reconcile.kube.metrics import KubeMetrics
+from reconcile.ports.clock import Clock
 from reconcile.redact import redact
 
 Object = dict[str, Any]
@@ -239,6 +251,19 @@ class Client:
             self._metrics.requests.labels(str(code), method, self.connection.server.partition("://")[2]).inc()
 
 
+@asynccontextmanager
+async def open_client(
+    settings: KubeSettings,
+    clock: Clock,
+    metrics: KubeMetrics | None = None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+) -> AsyncIterator[Client]:
+    """Connect by these settings, with their limits; closed when the block is left. Raises Invalid without a configuration."""
+    async with connect(settings, clock, environment) as connection:
+        yield Client(connection, Limiter(clock, settings.qps, settings.burst), metrics, timeout=settings.timeout)
+
+
 def _wait_before_repeat(error: KubeError, method: str, attempt: int) -> float | None:
     """Seconds until the request may be sent again; None when it may not."""
     if isinstance(error, Unauthenticated):
@@ -247,7 +272,8 @@ def _wait_before_repeat(error: KubeError, method: str, attempt: int) -> float | 
         # After another answer than 429 a write may have been carried out.
         safe, wait = method == "GET" or error.untouched, error.retry_after
     else:
-        safe, wait = method == "GET" or bool(getattr(error, "unsent", False)), None
+        sent = not getattr(error, "unsent", False)
+        safe, wait = (method == "GET" or not sent) and not isinstance(error, Untrusted), None
     if not safe:
         return None
     if wait is None:
@@ -285,7 +311,7 @@ def _from_transport(error: Exception, verb: str, target: Target, server: str) ->
     if isinstance(error, TimeoutError):
         return Late(f"{where} did not answer in time", verb, target)
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError | ssl.SSLError):
-        return Unreachable(f"{where} cannot be trusted: {detail}", verb, target)
+        return Untrusted(f"{where} cannot be trusted: {detail}", verb, target)
     if isinstance(error, aiohttp.InvalidURL):
         return Invalid(f"{server!r} is not the address of an API server")
     failed = Unreachable(f"{where} cannot be reached: {detail}", verb, target)

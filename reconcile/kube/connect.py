@@ -80,7 +80,8 @@ class KubeSettings:
     connections: int = 64
 
 
-Login = Callable[[], Awaitable[str | None]]
+Login = Callable[[bool], Awaitable[str | None]]
+"""Gives the Authorization header; the argument says that the last one was refused."""
 
 
 @dataclass
@@ -98,6 +99,7 @@ class Connection:
     _login: Login = field(repr=False)
     _token: str | None = field(default=None, repr=False)
     _token_time: float = float("-inf")
+    _refused: bool = False
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def authorization(self) -> str | None:
@@ -106,13 +108,14 @@ class Connection:
             return self._token
         async with self._lock:
             if self.clock.monotonic() - self._token_time >= TOKEN_AGE:
-                self._token = await _timely(self._login)
+                refused, self._refused = self._refused, False
+                self._token = await _timely(self._login, refused)
                 self._token_time = self.clock.monotonic()
         return self._token
 
     def forget_token(self) -> None:
         """Log in again for the next request: the server has refused the present token."""
-        self._token_time = float("-inf")
+        self._token_time, self._refused = float("-inf"), True
 
 
 class _Rest(RESTClientObject):
@@ -135,7 +138,9 @@ async def connect(settings: KubeSettings, clock: Clock, environment: Mapping[str
     try:
         namespace, login, impersonate = await _configure(settings, configuration, environment)
         rest = _Rest(configuration)  # no await in between: another connection might remove the files
-    except (ConfigException, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except Invalid:
+        raise
+    except Exception as error:  # the library lets through whatever a wrong file leads it to
         where = settings.kubeconfig or environment.get("KUBECONFIG") or "configuration of the cluster"
         raise Invalid(f"{where}: {_text(error)}") from error
     finally:
@@ -203,7 +208,7 @@ async def _from_kubeconfig(
 
 
 def _file_login(path: Path) -> Login:
-    async def login() -> str:
+    async def login(_refused: bool) -> str:
         token = (await asyncio.to_thread(path.read_text)).strip()
         if not token:
             raise Invalid(f"the token file {path} is empty")
@@ -213,13 +218,15 @@ def _file_login(path: Path) -> Login:
 
 
 def _library_login(loader: Any, configuration: Configuration, program: bool) -> Login:
-    async def login() -> str | None:
-        if program:
-            # Runs the program only when its last answer is about to expire. It logs its failure instead of raising it.
+    async def login(refused: bool) -> str | None:
+        if program and (refused or hasattr(loader, "exec_plugin_expiry")):
+            if refused:
+                vars(loader).pop("exec_plugin_expiry", None)
+            # Runs the program when its last answer is about to expire. It logs its failure instead of raising it.
             if not await loader.load_from_exec_plugin():
                 raise Invalid("the login program of the kubeconfig gave no usable credential; its message is in the log")
             configuration.api_key.update({"BearerToken": loader.token} if getattr(loader, "token", None) else {})
-        elif loader.provider:
+        elif not program and loader.provider:
             await loader._load_authentication()  # noqa: SLF001 - renews tokens of the auth-providers gcp and oidc
             configuration.api_key["BearerToken"] = loader.token
         value: str | None = configuration.api_key.get("BearerToken")
@@ -228,10 +235,10 @@ def _library_login(loader: Any, configuration: Configuration, program: bool) -> 
     return login
 
 
-async def _timely(login: Login) -> str | None:
+async def _timely(login: Login, refused: bool) -> str | None:
     try:
         async with asyncio.timeout(LOGIN_TIMEOUT):
-            return await login()
+            return await login(refused)
     except TimeoutError as error:
         raise Invalid(f"logging in to the cluster took longer than {LOGIN_TIMEOUT:g} seconds") from error
     except (ConfigException, OSError, KeyError, ValueError) as error:

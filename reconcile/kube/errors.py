@@ -12,6 +12,7 @@
     ├── Expired               410: the resource version is too old (or too new); list again
     ├── Temporary             429, 5xx: try again, after `retry_after` seconds if the server said so
     ├── Unreachable           no complete answer came: connection, TLS, name
+    │   ├── Untrusted         TLS failed or the certificate is not the server's: no retry helps
     │   └── Late              a deadline passed; also a TimedOut
     ├── TooLarge              the answer is over its limit; also a LimitExceeded
     └── LeaseLost             somebody else may lead by now: nothing may be written
@@ -122,6 +123,10 @@ class Unreachable(KubeError):
     """No complete answer came; `unsent` when the request certainly did not reach the server."""
 
     unsent: bool = False
+
+
+class Untrusted(Unreachable):
+    """Whoever answers there is not the API server that we are to talk to."""
 
 
 class Late(Unreachable, TimedOut):

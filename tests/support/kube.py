@@ -13,12 +13,10 @@ import yaml
 
 from reconcile.api.meta import CommonSpec, CommonStatus
 from reconcile.api.scheme import KindInfo, Scheme
-from reconcile.kube.client import Client
-from reconcile.kube.connect import Impersonation, KubeSettings, connect
-from reconcile.kube.limiter import Limiter
+from reconcile.kube import client
+from reconcile.kube.connect import Impersonation, KubeSettings
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.ports.clock import SystemClock
-from reconcile.runtime.metrics import Metrics
 
 
 class ThingSpec(CommonSpec):
@@ -107,13 +105,11 @@ def scheme_of(*kinds: KindInfo) -> Scheme:
 @asynccontextmanager
 async def open_client(
     kubeconfig: Path, *, impersonate: Impersonation | None = None, timeout: float = 30.0, metrics: KubeMetrics | None = None
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[client.Client]:
     """A client of ours by a kubeconfig."""
-    clock = SystemClock()
     settings = KubeSettings(kubeconfig=str(kubeconfig), impersonate=impersonate, timeout=timeout, qps=500, burst=1000)
-    async with connect(settings, clock, {}) as connection:
-        limiter = Limiter(clock, settings.qps, settings.burst)
-        yield Client(connection, limiter, metrics or KubeMetrics.declare(Metrics()), timeout=timeout)
+    async with client.open_client(settings, SystemClock(), metrics, environment={}) as made:
+        yield made
 
 
 class Proxy:
