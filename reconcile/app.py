@@ -79,7 +79,7 @@ def load_packages() -> Registry:
 def state_folder(directory: Path, chosen: Path | None = None) -> Path:
     """Where the state for `directory` is kept: `chosen`, or a folder of the user's state folder named after the directory."""
     if chosen is not None:
-        return chosen
+        return chosen.resolve()  # git runs in other folders
     full = directory.resolve()
     mark = hashlib.sha256(str(full).encode()).hexdigest()[:12]
     return Path(user_state_path("imagebot", appauthor=False)) / f"{full.name or 'root'}-{mark}"

@@ -19,8 +19,10 @@ from reconcile.git.errors import LostRace, PushRejected
 from reconcile.git.mirror import Mirror
 from reconcile.git.types import RefUpdate, RemoteRefs, Resolved
 
-MAX_TRIES = 12
-"""Times that a lost race is run again."""
+MAX_TRIES = 60
+"""Times that a lost race is run again: against somebody who pushes all the time only persistence helps."""
+MAX_WAIT = 0.1
+"""Most seconds between two tries; the wait is random, so that two writers do not keep step."""
 GATHER = 0.03
 """Seconds in which further jobs for the same branch join a push."""
 MAX_BATCH = 200
@@ -147,7 +149,7 @@ class _Writer:
             except LostRace:
                 if attempt == MAX_TRIES:
                     raise
-                await asyncio.sleep(random.uniform(0, 0.02 * attempt))  # noqa: S311 - spreads writers, protects nothing
+                await asyncio.sleep(random.uniform(0, min(0.02 * attempt, MAX_WAIT)))  # noqa: S311 - spreads writers, protects nothing
                 continue
             for job, written in results:
                 if not job.future.done():

@@ -56,16 +56,16 @@ class Access:
         """A client with everything the object asks for; raises Failed `AuthenticationFailed`."""
         try:
             keychain, tls, proxy = await self._keychain(resource), await self._tls(resource), await self._proxy(resource)
+            return await self._pool.client(
+                repository,
+                keychain=keychain,
+                tls=tls,
+                proxy=proxy,
+                insecure=bool(resource.spec.insecure),
+                provider=resource.spec.provider,
+            )
         except ReconcileError as error:
             raise Failed("AuthenticationFailed", f"failed to configure authentication options: {error}") from error
-        return await self._pool.client(
-            repository,
-            keychain=keychain,
-            tls=tls,
-            proxy=proxy,
-            insecure=bool(resource.spec.insecure),
-            provider=resource.spec.provider,
-        )
 
     async def _keychain(self, resource: ImageRepository) -> Keychain:
         if resource.spec.provider != "generic":
