@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
+import orjson
+
 from reconcile.api.meta import CommonStatus, Key
 from reconcile.api.resource import AnyResource, dump
 from reconcile.api.scheme import KindInfo, Scheme
@@ -235,9 +237,14 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
             inner = difference(before, value)
             if inner:
                 patch[name] = inner
-        elif name not in old or before != value:
+        elif name not in old or _json(before) != _json(value):
             patch[name] = value
     return patch
+
+
+def _json(value: object) -> bytes:
+    """For comparing: in Python False is 0, in JSON it is not."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def _secret(key: Key, body: Object) -> Secret:
