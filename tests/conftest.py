@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["tests.support.cluster_fixtures"]
+
 REQUIRED = os.environ.get("IMAGEBOT_TEST_REQUIRE", "")
 
 PLACES = ("/usr/sbin", "/sbin", "/usr/local/sbin")

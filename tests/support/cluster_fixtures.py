@@ -1,4 +1,4 @@
-"""The cluster of the cluster tests: one control plane for the whole run, one namespace for each test."""
+"""The cluster of the tests that need one: one control plane for the whole run, one namespace for each test (a pytest plugin)."""
 
 from __future__ import annotations
 

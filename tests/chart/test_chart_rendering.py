@@ -1,0 +1,237 @@
+"""What the chart renders, for every set of values in helm/ci."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from reconcile.kube.lease import LEASE_NAME
+from tests.support.chart import CHART, NAMESPACE, RIGHTS, VALUE_SETS, Helm, Refused, container, of_kind, value_set
+from tests.support.controlplane_build import REPOSITORY
+
+GOLDEN = REPOSITORY / "tests" / "golden" / "chart" / "default.yaml"
+
+RIGHTS_OF_ALL = "ClusterRole=3 ClusterRoleBinding=1"
+KINDS = {
+    "default": f"{RIGHTS_OF_ALL} Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
+    "ha": f"{RIGHTS_OF_ALL} ConfigMap=1 Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 PodMonitor=1 PrometheusRule=1 "
+    "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
+    "shards": f"{RIGHTS_OF_ALL} Deployment=3 NetworkPolicy=1 PodDisruptionBudget=3 PodMonitor=1 PrometheusRule=1 "
+    "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
+    "strict": "Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 Role=3 RoleBinding=3 Service=1 ServiceAccount=1",
+    "minimal": "ClusterRole=1 ClusterRoleBinding=1 Deployment=1 ServiceAccount=1",
+    "everything": "ClusterRole=2 ConfigMap=3 Deployment=2 NetworkPolicy=1 PersistentVolumeClaim=2 PodMonitor=1 PrometheusRule=1 "
+    "Role=2 RoleBinding=2 Service=1 ServiceAccount=1",
+}
+"""How many objects of which kind each set makes."""
+
+every_set = pytest.mark.parametrize("name", VALUE_SETS)
+
+
+@every_set
+def test_lint_finds_nothing(helm: Helm, name: str) -> None:
+    assert "1 chart(s) linted, 0 chart(s) failed" in helm.run("lint", "--strict", str(CHART), *value_set(name))
+
+
+@every_set
+def test_objects_of_each_set(helm: Helm, name: str) -> None:
+    objects = helm.objects(*value_set(name))
+    assert " ".join(f"{kind}={count}" for kind, count in sorted(Counter(o["kind"] for o in objects).items())) == KINDS[name]
+    identities = [(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in objects]
+    assert len(set(identities)) == len(identities)
+
+
+def test_default_rendering_is_the_recorded_one(helm: Helm) -> None:
+    text = helm.template(*value_set("default"))
+    if os.environ.get("IMAGEBOT_WRITE_GOLDEN"):
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text(), "IMAGEBOT_WRITE_GOLDEN=1 records it anew"
+    assert text == helm.template()
+
+
+@every_set
+def test_deployments_are_as_the_flux_commands_want_them(helm: Helm, name: str) -> None:
+    objects = helm.objects(*value_set(name))
+    for deployment in of_kind(objects, "Deployment"):
+        labels, spec = deployment["metadata"]["labels"], deployment["spec"]
+        pod = spec["template"]["metadata"]["labels"]
+        assert (
+            labels["app.kubernetes.io/part-of"]
+            == pod["app.kubernetes.io/part-of"]
+            == ("delivery" if name == "everything" else "flux")
+        )
+        assert spec["selector"]["matchLabels"].items() <= pod.items()
+        assert container(deployment)["name"] == "manager"
+        # Without a tag, if only beside a digest, `flux version` fails.
+        assert ":" in container(deployment)["image"].rpartition("/")[2].partition("@")[0]
+        # Kustomizations that are written for Flux patch arguments by their place.
+        arguments = container(deployment)["args"]
+        assert arguments[0] == "run"
+        assert [a.partition("=")[0].replace("--no-", "--") for a in arguments[1:4]] == [
+            "--events-addr",
+            "--watch-all-namespaces",
+            "--log-level",
+        ]
+
+
+@every_set
+def test_pods_can_do_no_more_than_they_need(helm: Helm, name: str) -> None:
+    objects = helm.objects(*value_set(name))
+    for deployment in of_kind(objects, "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert container(deployment)["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert {m["mountPath"] for m in container(deployment)["volumeMounts"] if not m.get("readOnly")} == {"/data", "/tmp"}
+        assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & set(pod)
+    for account in of_kind(objects, "ServiceAccount"):
+        assert account["automountServiceAccountToken"] is False
+
+
+@every_set
+def test_selectors_find_the_pods_they_are_for(helm: Helm, name: str) -> None:
+    objects = helm.objects(*value_set(name))
+    pods = {d["metadata"]["name"]: d["spec"]["template"]["metadata"]["labels"] for d in of_kind(objects, "Deployment")}
+
+    def found(labels: dict[str, str]) -> set[str]:
+        return {pod for pod, own in pods.items() if labels.items() <= own.items()}
+
+    for deployment in of_kind(objects, "Deployment"):
+        own = {deployment["metadata"]["name"]}
+        assert found(deployment["spec"]["selector"]["matchLabels"]) == own
+        if name != "everything":  # which spreads by a label of its own
+            spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+            assert [found(entry["labelSelector"]["matchLabels"]) for entry in spread] == [own] * len(spread)
+    for budget in of_kind(objects, "PodDisruptionBudget"):
+        assert found(budget["spec"]["selector"]["matchLabels"]) == {budget["metadata"]["name"]}
+    for service in of_kind(objects, "Service"):
+        assert found(service["spec"]["selector"]) == set(pods)
+    for policy in of_kind(objects, "NetworkPolicy"):
+        assert found(policy["spec"]["podSelector"]["matchLabels"]) == set(pods)
+    for monitor in of_kind(objects, "PodMonitor"):
+        assert found(monitor["spec"]["selector"]["matchLabels"]) == set(pods)
+
+
+@every_set
+def test_lease_role_names_the_leases_of_the_service(helm: Helm, name: str) -> None:
+    objects = helm.objects(*value_set(name))
+    expected = []
+    for deployment in of_kind(objects, "Deployment"):
+        arguments = dict(a.partition("=")[::2] for a in container(deployment)["args"])
+        selector = arguments.get("--watch-label-selector")
+        if "--enable-leader-election" in arguments:
+            expected.append(LEASE_NAME + (f"-{hashlib.sha256(selector.encode()).hexdigest()[:8]}" if selector else ""))
+    rules = [rule for role in of_kind(objects, "Role") for rule in role["rules"] if "leases" in rule["resources"]]
+    assert [rule.get("resourceNames") for rule in rules] == ([None, expected] if expected else [])
+    assert [rule["verbs"] for rule in rules] == ([["create"], ["get", "patch", "update"]] if expected else [])
+    alerts = [r for o in of_kind(objects, "PrometheusRule") for g in o["spec"]["groups"] for r in g["rules"]]
+    leaders = [alert["expr"] for alert in alerts if alert["alert"] == "ImagebotNoLeader"]
+    assert len(leaders) == (len(expected) if alerts else 0)
+    assert all(f'name="{lease}"' in expr for lease, expr in zip(expected, leaders, strict=False))
+
+
+def test_shards_divide_the_objects_without_rest(helm: Helm) -> None:
+    arguments = [container(d)["args"] for d in of_kind(helm.objects(*value_set("shards")), "Deployment")]
+    chosen = [a.partition("=")[2] for own in arguments for a in own if a.startswith("--watch-label-selector=")]
+    assert chosen == ["!sharding.fluxcd.io/key", "sharding.fluxcd.io/key=a", "sharding.fluxcd.io/key=big"]
+
+
+def test_strict_makes_nothing_cluster_wide_and_rights_in_the_named_namespaces_only(helm: Helm) -> None:
+    objects = helm.objects(*value_set("strict"))
+    assert {o["metadata"].get("namespace") for o in objects if o["kind"] in RIGHTS} == {NAMESPACE, "apps"}
+    assert all(o["metadata"].get("namespace") for o in objects)
+    (deployment,) = of_kind(objects, "Deployment")
+    assert "--no-watch-all-namespaces" in container(deployment)["args"]
+    verbs = {
+        v
+        for role in of_kind(objects, "Role")
+        if role["metadata"]["namespace"] == "apps"
+        for rule in role["rules"]
+        for v in rule["verbs"]
+    }
+    assert verbs == {"get", "list", "watch"}
+
+
+def test_secrets_are_never_listed_and_nothing_is_created_but_events_leases_and_tokens(helm: Helm) -> None:
+    seen: Counter[str] = Counter()
+    for name in VALUE_SETS:
+        roles = [o for o in helm.objects(*value_set(name)) if o["kind"] in {"Role", "ClusterRole"}]
+        own = [role for role in roles if not any("aggregate-to" in label for label in role["metadata"]["labels"])]
+        for rule in (rule for role in own for rule in role["rules"]):
+            assert not {"*"} & {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+            assert not {"delete", "deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
+            if "secrets" in rule["resources"]:
+                assert rule["verbs"] == ["get"]
+            if "create" in rule["verbs"]:
+                seen.update(rule["resources"])
+    # Tokens in one set only, that which asks for them.
+    assert seen == {"events": 6, "leases": 5, "serviceaccounts/token": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("replicas=two", "at '/replicas': got string, want integer"),
+        ("replicas=-1", "at '/replicas': minimum: got -1, want 0"),
+        ("replica=3", "additional properties 'replica' not allowed"),
+        ("image.sha=x", "at '/image': additional properties 'sha' not allowed"),
+        ("image.digest=sha256:12", "at '/image/digest': 'sha256:12' does not match pattern"),
+        ("image.pullPolicy=Sometimes", "at '/image/pullPolicy': value must be one of 'Always', 'IfNotPresent', 'Never'"),
+        ("logLevel=loud", "at '/logLevel': value must be one of"),
+        ("leaderElection.leaseDuration=35", "at '/leaderElection/leaseDuration': "),
+        ("featureGates.GitMagic=true", "GitMagic"),
+        ("featureGates.GitShallowClone=maybe", "at '/featureGates/GitShallowClone': got string, want boolean"),
+        ("eventsAddr=notification-controller", "at '/eventsAddr': "),
+        ("controllers[0]=toaster", "at '/controllers/0': value must be"),
+        ("shards[0].key=Big", "at '/shards/0/key': "),
+        ("shards[0].name=a", "missing property 'key'"),
+        ("networkPolicy.egress.ports[0]=70000", "at '/networkPolicy/egress/ports/0': maximum: got 70,000, want 65,535"),
+        ("storage.tmpLimit=lots", "at '/storage/tmpLimit': "),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(helm: Helm, values: str, message: str) -> None:
+    with pytest.raises(Refused) as refused:
+        helm.template("--set", values)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("leaderElection.enabled=false", "leaderElection.enabled is false, and imagebot has 2 replicas: all of them would write"),
+        ("storage.persistence.enabled=true", "storage.persistence.enabled needs replicas: 1"),
+        ("rbac.namespaces[0]=apps", "rbac.namespaces needs rbac.strict: true or watchAllNamespaces: false"),
+        (
+            "workloadIdentity.defaultServiceAccount=a",
+            "workloadIdentity.defaultServiceAccount needs workloadIdentity.enabled: true",
+        ),
+        ("caBundle.configMap=a,caBundle.secret=b", "caBundle: either configMap or secret, not both"),
+        ("shards[0].key=a,shards[1].key=a", "shards: the key of imagebot-a is there twice"),
+        ("serviceAccount.create=false", "serviceAccount.name must name the ServiceAccount that is there"),
+        ("extraArgs[0]=--watch-label-selector=a=b", "extraArgs: --watch-label-selector=a=b is set by the chart"),
+    ],
+)
+def test_contradictions_are_refused_with_a_reason(helm: Helm, values: str, message: str) -> None:
+    with pytest.raises(Refused) as refused:
+        helm.template("--set", values)
+    assert message in str(refused.value)
+
+
+def test_the_packaged_chart_renders_the_same_and_brings_the_crds(helm: Helm, tmp_path: Path) -> None:
+    helm.run("package", str(CHART), "--destination", str(tmp_path))
+    (package,) = tmp_path.iterdir()
+    shown = helm.run("show", "all", str(package))
+    assert "kind: CustomResourceDefinition" in shown
+    assert helm.template("--values", str(CHART / "ci" / "default.yaml")) == helm.run(
+        "template", "imagebot", str(package), "--namespace", NAMESPACE
+    )
