@@ -62,8 +62,9 @@ def keep_times(conditions: Sequence[Condition], before: Sequence[Condition] | No
     found = []
     for new in conditions:
         old = get(before, new.type)
-        same = old is not None and (old.status, old.reason, old.message) == (new.status, new.reason, new.message)
-        found.append(new.model_copy(update={"last_transition_time": old.last_transition_time}) if same and old is not None else new)
+        if old is not None and (old.status, old.reason, old.message) == (new.status, new.reason, new.message):
+            new = new.model_copy(update={"last_transition_time": old.last_transition_time})
+        found.append(new)
     return tuple(found)
 
 

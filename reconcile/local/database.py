@@ -6,12 +6,13 @@ Secrets never come here. One connection in one thread; reads by other processes 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reconcile.api.meta import Key
-from reconcile.errors import Conflict, Invalid, NotFound
+from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
 
 BUSY_TIMEOUT = 5.0
 MAX_EVENTS = 2000
@@ -96,17 +97,38 @@ class Database:
         """Open or make the file; raises Invalid when it is not ours, newer than this program, or damaged."""
         self.path = path
         try:
-            if read_only:
-                self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_TIMEOUT, check_same_thread=False)
-            else:
+            if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT, check_same_thread=False, isolation_level=None)
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = NORMAL")
-                path.chmod(0o600)
-            self._migrate(read_only)
+            # As a URI, since only that says "read only"; quoted, since a path may hold ?, # and %.
+            uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            self._db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, check_same_thread=False, isolation_level=None)
+        except (sqlite3.Error, OSError) as error:
+            raise Invalid(f"cannot use the state file {path}: {error}") from error
+        try:
+            self._prepare(read_only)
         except sqlite3.Error as error:
+            self._db.close()
             raise Invalid(f"cannot use the state file {path}: {error}; move it away to start afresh") from error
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, read_only: bool) -> None:
+        if not read_only:
+            self._check()
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self.path.chmod(0o600)
+        self._migrate(read_only)
+
+    def _check(self) -> None:
+        """Look through the file for damage now, since later every write could meet it."""
+        found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged ({found})")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if not version and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise Invalid(f"the file {self.path} is a database of another program; give another --state")
 
     def _migrate(self, read_only: bool) -> None:
         found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -126,8 +148,20 @@ class Database:
         """Close the file."""
         self._db.close()
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turns what SQLite raises into an error of ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise ReconcileError(f"the state file {self.path} cannot be used: {error}") from error
+
     def objects(self) -> list[Row]:
-        """Every object."""
+        """Every object; this and what follows raises ReconcileError when the file cannot be used (full disk, damage)."""
+        with self._readable():
+            return self._objects()
+
+    def _objects(self) -> list[Row]:
         return [_row(r) for r in self._db.execute(f"SELECT {_COLUMNS} FROM objects ORDER BY kind, namespace, name")]  # noqa: S608
 
     def save(self, row: Row, expected: int | None) -> Row:
@@ -135,6 +169,10 @@ class Database:
 
         Raises Conflict when it exists already or has another version, NotFound when it is gone.
         """
+        with self._readable():
+            return self._save(row, expected)
+
+    def _save(self, row: Row, expected: int | None) -> Row:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             found = self._db.execute(
@@ -168,23 +206,29 @@ class Database:
             )
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # on a full disk SQLite has rolled back by itself
+                self._db.execute("ROLLBACK")
             raise
         return new
 
     def delete(self, kind: str, key: Key) -> None:
         """Remove an object; nothing happens when it is gone."""
-        self._db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (kind, key.namespace, key.name))
+        with self._readable():
+            self._db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (kind, key.namespace, key.name))
 
     def add_event(self, event: EventRow) -> None:
         """Keep an event; the oldest beyond the bound go."""
-        cursor = self._db.execute(
-            "INSERT INTO events (time, kind, namespace, name, type, reason, message) VALUES (?,?,?,?,?,?,?)",
-            (event.time, event.kind, event.key.namespace, event.key.name, event.type, event.reason, event.message),
-        )
-        self._db.execute("DELETE FROM events WHERE id <= ?", ((cursor.lastrowid or 0) - MAX_EVENTS,))
+        with self._readable():
+            cursor = self._db.execute(
+                "INSERT INTO events (time, kind, namespace, name, type, reason, message) VALUES (?,?,?,?,?,?,?)",
+                (event.time, event.kind, event.key.namespace, event.key.name, event.type, event.reason, event.message),
+            )
+            self._db.execute("DELETE FROM events WHERE id <= ?", ((cursor.lastrowid or 0) - MAX_EVENTS,))
 
     def events(self) -> list[EventRow]:
         """All events kept, oldest first."""
-        rows = self._db.execute("SELECT time, kind, namespace, name, type, reason, message FROM events ORDER BY id")
+        with self._readable():
+            rows = self._db.execute(
+                "SELECT time, kind, namespace, name, type, reason, message FROM events ORDER BY id"
+            ).fetchall()
         return [EventRow(time, kind, Key(ns, name), kind_, reason, text) for time, kind, ns, name, kind_, reason, text in rows]

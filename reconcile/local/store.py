@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import orjson
 
@@ -19,8 +19,9 @@ from reconcile.api.resource import AnyResource, Resource, dump
 from reconcile.api.scheme import Scheme
 from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
 from reconcile.local.database import Database, EventRow, Row
-from reconcile.local.files import Declared, Folder, Identity, Problem, Snapshot
+from reconcile.local.files import Declared, Folder, Identity, Snapshot
 from reconcile.local.secrets import SecretSource
+from reconcile.local.walk import Problem
 from reconcile.ports.clock import Clock, timestamp
 from reconcile.ports.events import Event, EventType
 from reconcile.ports.store import Change, ChangeType, Secret, ServiceAccount
@@ -30,8 +31,12 @@ from reconcile.runtime.threads import Threads
 
 log = get_logger("local")
 
-POLL_INTERVAL = 1.0
-"""Seconds between two looks at the folder; a change is noticed within two."""
+T = TypeVar("T")
+
+POLL_INTERVAL = 0.75
+"""Seconds between two looks at the folder. A change takes one, a deletion two, so that both are noticed within two seconds."""
+MAX_EVENTS_WAITING = 1000
+"""Events on their way to the database; more are dropped, with a line in the log."""
 
 INITIAL_STATUS = {"observedGeneration": -1}
 
@@ -42,6 +47,7 @@ class LocalStore:
     def __init__(self, folder: Folder, database: Database, scheme: Scheme, clock: Clock) -> None:
         self.problems: tuple[Problem, ...] = ()
         self.ignored = 0
+        self._found: tuple[Problem, ...] = ()
         self._folder = folder
         self._database = database
         self._scheme = scheme
@@ -55,62 +61,103 @@ class LocalStore:
         self._namespaces: dict[str, dict[str, str]] = {}
         self._feed = Feed()
         self._lock = asyncio.Lock()
-        self._event_tasks: set[asyncio.Task[None]] = set()
+        self._sync_lock = asyncio.Lock()
+        self._missing: set[Identity] = set()
+        self._trouble: tuple[Problem, ...] = ()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def __aenter__(self) -> LocalStore:
-        for row in await self._threads.run(self._database.objects):
-            info = self._scheme.kinds.get(row.kind)
-            if info is None:
-                continue
-            try:
-                self._rows[row.kind, row.key] = row
-                self._resources[row.kind, row.key] = self._resource(row)
-            except Invalid as error:  # written by another version: the file will say it again
-                log.error("stored object is not readable", kind=row.kind, object=str(row.key), error=str(error))
-                del self._rows[row.kind, row.key]
-                await self._threads.run(lambda row=row: self._database.delete(row.kind, row.key))  # type: ignore[misc]
-        await self.sync()
+    async def __aenter__(self) -> Self:
+        try:
+            await self._load()
+            await self.sync()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
+    async def _load(self) -> None:
+        for row in await self._threads.run(self._database.objects):
+            if row.kind not in self._scheme.kinds:
+                continue
+            try:
+                self._resources[row.kind, row.key] = self._resource(row)
+                self._rows[row.kind, row.key] = row
+            except Invalid as error:  # written by another version: the file will say it again
+                log.error("stored object is not readable", kind=row.kind, object=str(row.key), error=str(error))
+                await self._threads.run(lambda row=row: self._database.delete(row.kind, row.key))  # type: ignore[misc]
+
     async def __aexit__(self, *_: object) -> None:
-        if self._event_tasks:
-            await asyncio.wait(self._event_tasks, timeout=5)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
         self._threads.close()
         self._database.close()
 
     # --- the folder
 
     async def poll(self) -> None:
-        """Look at the folder once a second; never ends."""
+        """Look at the folder again and again; never ends, whatever happens to the folder."""
         while True:
             await self._clock.sleep(POLL_INTERVAL)
             try:
-                await self.sync()
+                await self._sync(patient=True)
             except ReconcileError as error:
-                self._note_problems((Problem(str(self._folder.root), None, str(error)),), self.ignored)
+                self._note_trouble(str(error))
+            except Exception as error:
+                log.exception("could not look at the folder")
+                self._note_trouble(f"internal error: {type(error).__name__}: {error}")
 
     async def sync(self) -> None:
-        """Take over what the folder says now."""
-        snapshot = await self._threads.run(self._folder.scan)
-        if snapshot is None:
-            return
+        """Take over what the folder says now. Raises ReconcileError when the folder is gone or the state cannot be written."""
+        await self._sync(patient=False)
+
+    async def _sync(self, *, patient: bool) -> None:
+        async with self._sync_lock:
+            try:
+                snapshot = await self._threads.run(self._folder.scan)
+                if snapshot is not None:
+                    await self._whole(self._apply(snapshot, patient=patient))
+            except BaseException:
+                self._folder.forget()  # what was read and not taken over must be read again
+                raise
+            self._trouble = ()
+            self._note_problems(self._found if snapshot is None else snapshot.problems, self.ignored)
+
+    async def _apply(self, snapshot: Snapshot, *, patient: bool) -> None:
+        """Make the objects what `snapshot` says. With `patient`, one is taken for deleted when it is missing for the second time:
+        many programs write a file by removing or emptying it first."""
         async with self._lock:
             self._secrets, self._accounts = snapshot.secrets, snapshot.service_accounts
-            self._namespaces = snapshot.namespaces
+            self._namespaces, self.ignored = snapshot.namespaces, snapshot.ignored
             for identity, declared in snapshot.objects.items():
                 await self._declare(identity, declared)
-            for identity in [i for i, row in self._rows.items() if i not in snapshot.objects and _vanished(i, row, snapshot)]:
+            missing = {i for i, row in self._rows.items() if i not in snapshot.objects and not snapshot.keeps(i, row.source)}
+            gone = missing & self._missing if patient else missing
+            for identity in sorted(gone):
                 await self._withdraw(identity)
-            self._note_problems(snapshot.problems, snapshot.ignored)
+            self._missing = missing - gone
+            if self._missing:
+                self._folder.forget()
 
-    def _note_problems(self, problems: tuple[Problem, ...], ignored: int) -> None:
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work` to its end even if the caller is cancelled meanwhile: memory and database must not part."""
+        task = asyncio.get_running_loop().create_task(work, name="store")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    def _note_trouble(self, message: str) -> None:
+        self._trouble = (Problem(str(self._folder.root), None, message),)
+        self._note_problems(self._found, self.ignored)
+
+    def _note_problems(self, found: tuple[Problem, ...], ignored: int) -> None:
+        problems = self._trouble + found
         for problem in problems:
             if problem not in self.problems:
                 log.error("manifest problem", file=problem.path, line=problem.line, error=problem.message)
-        for problem in self.problems:
-            if problem not in problems and not any(p.path == problem.path for p in problems):
-                log.info("manifest is in order again", file=problem.path)
-        self.problems, self.ignored = problems, ignored
+        wrong = {problem.path for problem in problems}
+        for path in sorted({problem.path for problem in self.problems} - wrong):
+            log.info("manifest is in order again", file=path)
+        self._found, self.problems, self.ignored = found, problems, ignored
 
     async def _declare(self, identity: Identity, declared: Declared) -> None:
         kind, key = identity
@@ -156,9 +203,11 @@ class LocalStore:
     # --- rows
 
     async def _save(self, row: Row, expected: int | None) -> AnyResource:
+        new = self._resource(row)  # before anything is written: what cannot be read again must not be kept
         saved = await self._threads.run(lambda: self._database.save(row, expected))
+        new = replace(new, meta=new.meta.model_copy(update={"resource_version": str(saved.version)}))
         identity = (row.kind, row.key)
-        old, new = self._resources.get(identity), self._resource(saved)
+        old = self._resources.get(identity)
         self._rows[identity], self._resources[identity] = saved, new
         self._ordered.pop(row.kind, None)
         self._feed.publish(Change(ChangeType.MODIFIED if old else ChangeType.ADDED, old, new))
@@ -210,6 +259,9 @@ class LocalStore:
 
     async def write_status(self, resource: AnyResource, status: CommonStatus) -> AnyResource:
         """Replace the status of the object as read. Raises Conflict or NotFound."""
+        return await self._whole(self._write_status(resource, status))
+
+    async def _write_status(self, resource: AnyResource, status: CommonStatus) -> AnyResource:
         async with self._lock:
             row = self._current(resource)
             data = orjson.dumps(dump(status))
@@ -218,7 +270,13 @@ class LocalStore:
             return await self._save(replace(row, status=data), row.version)
 
     async def write_finalizers(self, resource: AnyResource, finalizers: Sequence[str]) -> AnyResource:
-        """Replace the finalizers of the object as read; the last one to go lets a deleted object go. Raises Conflict, NotFound."""
+        """Replace the finalizers of the object as read; the last one to go lets a deleted object go.
+
+        Raises Conflict or NotFound.
+        """
+        return await self._whole(self._write_finalizers(resource, finalizers))
+
+    async def _write_finalizers(self, resource: AnyResource, finalizers: Sequence[str]) -> AnyResource:
         async with self._lock:
             row = self._current(resource)
             if row.deleted is not None and not finalizers:
@@ -252,6 +310,9 @@ class LocalStore:
 
     def emit(self, event: Event) -> None:
         """Keep an event beside the objects; never blocks and never raises."""
+        if len(self._tasks) >= MAX_EVENTS_WAITING:
+            log.error("too many events at once: one is dropped", kind=event.resource.kind, reason=event.reason)
+            return
         row = EventRow(
             timestamp(self._clock.now()),
             event.resource.kind,
@@ -264,12 +325,12 @@ class LocalStore:
         async def keep() -> None:
             try:
                 await self._threads.run(lambda: self._database.add_event(row))
-            except Exception as error:
+            except ReconcileError as error:
                 log.error("could not keep an event", error=str(error))
 
         task = asyncio.get_running_loop().create_task(keep(), name="keep event")
-        self._event_tasks.add(task)
-        task.add_done_callback(self._event_tasks.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def decode_row(scheme: Scheme, row: Row) -> AnyResource:
@@ -291,8 +352,3 @@ def decode_row(scheme: Scheme, row: Row) -> AnyResource:
         finalizers=orjson.loads(row.finalizers),
     )
     return Resource(typed.api_version, typed.kind, meta, typed.spec, typed.status)
-
-
-def _vanished(identity: Identity, row: Row, snapshot: Snapshot) -> bool:
-    """Whether the folder really no longer has the object: its file is readable and its document was not refused."""
-    return row.source not in snapshot.broken and identity not in snapshot.protected
