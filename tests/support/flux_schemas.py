@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parents[1] / "facts" / "schemas"
-NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.toolkit.fluxcd.io.yaml")))
 OLDER = ("v1beta2", "v1beta1")
 STRUCTURE = ("properties", "items", "additionalProperties")
 

@@ -1,0 +1,176 @@
+"""Values that try a schema out: for each of its fields what should be taken and what should be refused.
+
+The cases say nothing of what is right: two schemas are asked the same, and their answers are compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+Path = tuple[str | int, ...]
+
+SAMPLES = {
+    r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$": "5m",
+    r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$": "5m",
+    "^(http|https|ssh)://.*$": "https://example.com/a",
+    "^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$": "sha256:abc",
+    "date-time": "2024-01-02T03:04:05Z",
+}
+"""A good text for each pattern and format; a name such as `Ready` is good for all others."""
+PLAIN = "5m"
+"""A text without a pattern: good as a duration too, because v1beta1 had no pattern for some."""
+
+OF_EACH_TYPE: tuple[Any, ...] = (7, 1.5, "text", True, ["text"], {"key": "text"}, [], {}, "")
+TEXTS = (
+    " ", "5", "5d", "-5m", "1h30m", "1.5h", "300ms", "5m ", "5m\n", "5M", "x5m", ".5m", "5.m", "1h 5m", "0s",
+    "http://", "ssh://git@host/a", "git@host:a", "file:///a", "HTTPS://host/a", " https://host/a", "git://host/a", "https:/host",
+    "sha256:", "SHA256:abc", "sha256:a b", ":abc", "sha256+b64u:a=-_", "Ready", "a.b/C", "a/b/C",
+    "-a", "a-", "a b", "ä", "A:b,c_", "A:",
+)  # fmt: skip
+"""Tried where a text has a pattern: some pass, some do not, whichever pattern it is."""
+TIMES = ("yesterday", "2024-01-02", "2024-01-02T03:04:05+02:00", "2024-01-02T03:04:05.123456Z", "2024-13-02T03:04:05Z", "")
+NUMBERS = (-(2**63), -1, 0, 2**31, 2**63 - 1, 2**63, 1.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One value for `spec` or `status`, named for what is special about it."""
+
+    name: str
+    value: Any
+
+
+def cases(schema: Object, fixed: Object | None = None) -> list[Case]:
+    """All cases of an object's schema.
+
+    Args:
+        schema: The schema of `spec` or `status`.
+        fixed: Values for top-level fields in the full example, where a rule forbids the first choice of each.
+    """
+    full = sample(schema) | (fixed or {})
+    found = {case.name: case for case in itertools.chain(_whole(schema, full), _by_field(schema, full), _by_rule(schema))}
+    return list(found.values())
+
+
+def sample(schema: Object) -> Any:
+    """A value with every field set, good if rules do not forbid it."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            if "additionalProperties" in schema:
+                return {"key": sample(schema["additionalProperties"])}
+            return {name: sample(part) for name, part in schema.get("properties", {}).items()}
+        case "array":
+            return [sample(schema["items"])]
+        case "string":
+            known = schema.get("pattern") or schema.get("format")
+            return SAMPLES.get(known, "Ready") if known else PLAIN
+        case "integer":
+            return max(1, schema.get("minimum", 1))
+        case "boolean":
+            return True
+    raise ValueError(f"no sample for {schema}")
+
+
+def least(schema: Object) -> Any:
+    """A value with only what is required."""
+    if schema.get("type") != "object":
+        return sample(schema)
+    return {name: least(schema["properties"][name]) for name in schema.get("required", ())}
+
+
+def _whole(schema: Object, full: Object) -> Iterator[Case]:
+    yield Case("full", full)
+    yield Case("least", least(schema))
+    yield from (Case(f"all of it is {value!r}", value) for value in (None, *OF_EACH_TYPE))
+
+
+def _by_field(schema: Object, full: Object) -> Iterator[Case]:
+    yield _changed(full, (), _with_unknown, "with an unknown field")
+    for path, node in _nodes(schema, ()):
+        yield _removed(full, path)
+        for value in (None, *OF_EACH_TYPE, *_special(node)):
+            text = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:30]}... of {len(value)}"
+            yield _changed(full, path, value, f"is {text}")
+        if "properties" in node:
+            yield _changed(full, path, _with_unknown, "with an unknown field")
+            yield _changed(full, path, least(node), "with the least")
+        if node.get("type") == "array":
+            yield _changed(full, path, _doubled, "twice the same")
+            yield _changed(full, path, _with_null, "with a null")
+
+
+def _special(node: Object) -> Iterator[Any]:
+    """Values at and beyond the bounds of a field."""
+    yield from node.get("enum", ())
+    if "enum" in node:
+        yield from ("wrong", node["enum"][0].swapcase(), f"{node['enum'][0]} ")
+    if "pattern" in node:
+        yield from TEXTS
+    if node.get("format") == "date-time":
+        yield from TIMES
+    if node.get("type") == "integer":
+        yield from NUMBERS
+    if limit := node.get("maxLength"):
+        yield from ("a" * limit, "a" * (limit + 1), "ä" * limit)
+    if limit := node.get("maxItems"):
+        yield from ([sample(node["items"])] * limit, [sample(node["items"])] * (limit + 1))
+
+
+def _by_rule(schema: Object) -> Iterator[Case]:
+    """Every combination of the fields that the rules of the schema name."""
+    rules = " ".join(rule["rule"] for rule in schema.get("x-kubernetes-validations", ()))
+    names = sorted(set(re.findall(r"self\.(\w+)", rules)))
+    choices = [(None, *schema["properties"][name].get("enum", [sample(schema["properties"][name])])) for name in names]
+    for values in itertools.product(*choices) if names else ():
+        given = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        yield Case(f"rules with {given}", least(schema) | given)
+
+
+def _nodes(schema: Object, path: Path) -> Iterator[tuple[Path, Object]]:
+    for name, part in schema.get("properties", {}).items():
+        yield (*path, name), part
+        yield from _nodes(part, (*path, name))
+    for key, step in (("items", 0), ("additionalProperties", "key")):
+        if key in schema:
+            yield (*path, step), schema[key]
+            yield from _nodes(schema[key], (*path, step))
+
+
+def _with_unknown(found: Object) -> Object:
+    return {**found, "unknownField": 1}
+
+
+def _doubled(found: list[Any]) -> list[Any]:
+    return [*found, *found]
+
+
+def _with_null(found: list[Any]) -> list[Any]:
+    return [*found, None]
+
+
+def _changed(full: Object, path: Path, change: Any, what: str) -> Case:
+    """`full` with what is at `path` replaced by `change`, or by what that makes of it."""
+    top: Any = {"top": deepcopy(full)}
+    at, last = top, "top"
+    step: Any
+    for step in path:
+        at, last = at[last], step
+    at[last] = change(at[last]) if callable(change) else change
+    return Case(f"{'.'.join(map(str, path))} {what}".strip(), top["top"])
+
+
+def _removed(full: Object, path: Path) -> Case:
+    value = deepcopy(full)
+    at: Any = value
+    for step in path[:-1]:
+        at = at[step]
+    del at[path[-1]]
+    return Case(f"{'.'.join(map(str, path))} is missing", value)
