@@ -16,7 +16,7 @@ from imagebot.markers.files import is_candidate, under, update_root
 from imagebot.markers.find import TOKEN, FileMarkers, Unusable, find_markers
 from imagebot.markers.rewrite import Rewritten, rewrite
 from reconcile.errors import Failed, ReconcileError
-from reconcile.git.errors import GitError
+from reconcile.git.errors import GitError, ObjectTooLarge
 from reconcile.git.mirror import Mirror
 from reconcile.git.types import Edit, Entry
 from reconcile.registry.names import InvalidImage, parse_reference
@@ -57,10 +57,19 @@ class MarkerMemory:
             found: FileMarkers | Unusable = find_markers(data)
         except Unusable as error:
             found = error
+        self._keep(oid, found)
+        return found
+
+    def refuse(self, oid: str, reason: str) -> Unusable:
+        """Remember that a blob cannot be looked at."""
+        found = Unusable(0, reason)
+        self._keep(oid, found)
+        return found
+
+    def _keep(self, oid: str, found: FileMarkers | Unusable) -> None:
         self._found[oid] = found
         while len(self._found) > self._bound:
             self._found.popitem(last=False)
-        return found
 
 
 def setter_values(namespace: str, refs: Mapping[str, ImageRef]) -> dict[str, str | None]:
@@ -91,7 +100,7 @@ async def plan(mirror: Mirror, commit: str, path: str | None, values: Mapping[st
     for entry in entries:
         markers, shown = found[entry.oid], under(entry.path, root) or entry.path
         if isinstance(markers, Unusable):
-            skipped.append(SkippedMarker(path=shown, line=getattr(markers, "line", None), message=str(markers)))
+            skipped.append(SkippedMarker(path=shown, line=markers.line or None, message=markers.reason))
         elif any(values.get(m.setter, m.value) != m.value for m in markers.markers):
             due.append((entry, markers))
         else:
@@ -127,8 +136,22 @@ async def _markers(mirror: Mirror, entries: Sequence[Entry], memory: MarkerMemor
             unknown.append(entry.oid)
         else:
             found[entry.oid] = known
-    for oid, data in (await _read(mirror, list(dict.fromkeys(unknown)))).items():
-        found[oid] = memory.learn(oid, data)
+    unknown = list(dict.fromkeys(unknown))
+    try:
+        blobs = await _read(mirror, unknown)
+    except ObjectTooLarge:
+        return found | await _markers_one_by_one(mirror, unknown, memory)
+    return found | {oid: memory.learn(oid, data) for oid, data in blobs.items()}
+
+
+async def _markers_one_by_one(mirror: Mirror, oids: Sequence[str], memory: MarkerMemory) -> dict[str, FileMarkers | Unusable]:
+    """As `_markers`, where a file is too large or all are too large together: that file is unusable, the others are not."""
+    found: dict[str, FileMarkers | Unusable] = {}
+    for oid in oids:
+        try:
+            found[oid] = memory.learn(oid, (await _read(mirror, [oid]))[oid])
+        except ObjectTooLarge:
+            found[oid] = memory.refuse(oid, f"larger than {MAX_FILE} bytes")
     return found
 
 
