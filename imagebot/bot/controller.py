@@ -37,6 +37,10 @@ HEARTBEAT = timedelta(minutes=10)
 """How old `lastAutomationRunTime` may get in the status while nothing else changes."""
 
 
+async def _at_once() -> None:
+    """Wait for nobody."""
+
+
 class ImageUpdateAutomationReconciler:
     """Steps: select policies, find the source, see whether anything is due, build on the right ground, push, report."""
 
@@ -45,22 +49,14 @@ class ImageUpdateAutomationReconciler:
     acknowledges_suspended = False
 
     def __init__(
-        self,
-        store: Store,
-        sources: Sources,
-        mirrors: Mirrors,
-        clock: Clock,
-        *,
-        settled: Callable[[], Awaitable[None]],
-        fence: Callable[[], None],
+        self, store: Store, sources: Sources, mirrors: Mirrors, clock: Clock, settled: Callable[[], Awaitable[None]] = _at_once
     ) -> None:
-        """`settled` waits until choices that are under way are made; `fence` raises when nothing may be pushed."""
         self._settled = settled
         self._store = store
         self._sources = sources
         self._mirrors = mirrors
         self.clock = clock
-        self._writers = Writers(fence)
+        self._writers = Writers()
         self.memory = MarkerMemory()
         self.dependants: Dependants[Key] = Dependants(source_key)
         """Automations by their GitRepository."""
