@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from reconcile.api.crd import definitions
 from reconcile.app import load_packages
@@ -284,8 +285,14 @@ def test_the_chapters_manifests_are_applied_as_written_under_strict_validation(o
         flux = theirs.cluster.kubectl("apply", "--validate=strict", "--dry-run=server", "-f", str(path), check=False)
         results[path.stem] = flux.returncode == 0
         ours.cluster.kubectl("delete", "-f", str(path))
-    # kubectl leaves out the null of the automation's `policy`, which Flux's schema does not know.
     assert [name for name, accepted in results.items() if not accepted] == ["image-policy-alphabetical"]
+    # kubectl leaves out the null of the automation's `policy`; other clients send it.
+    automation = yaml.safe_load((SEED / "image-update-automation.yaml").read_text())
+    asked = [side.ask_spec(automation["apiVersion"], automation["kind"], automation["spec"]) for side in (theirs, ours)]
+    assert asked[0][0] == "refused"
+    assert 'unknown field "spec.policy"' in asked[0][2]
+    assert asked[1][0] == "accepted"
+    assert "policy" not in asked[1][1]
 
 
 @pytest.mark.parametrize("before", ["v1", "v1beta2", "v1beta1"])
