@@ -114,6 +114,8 @@ class Cache:
             self._drop(held)
         elif newer(resource.meta.resource_version, held.meta.resource_version):
             self._put(resource, held)
+        elif held.meta.resource_version == resource.meta.resource_version:
+            return held  # the watch was faster
         return resource
 
     # --- keeping

@@ -24,10 +24,12 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import incluster_config as _pod
 from kubernetes.aio.config import kube_config as _file
 from kubernetes.aio.config.config_exception import ConfigException
+from yarl import URL
 
 from reconcile import __version__
 from reconcile.errors import Invalid
 from reconcile.kube.limiter import BURST, QPS
+from reconcile.net.proxy import ProxyEnvironment
 from reconcile.ports.clock import Clock
 
 USER_AGENT = f"imagebot/{__version__}"
@@ -41,8 +43,6 @@ LOGIN_TIMEOUT = 60.0
 """Seconds that a login program may take."""
 TOKEN_AGE = 60.0
 """Seconds after which a token is looked up again: a kubelet renews its file long before the old one ends."""
-IDLE = 75.0
-"""Seconds for which an unused connection is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,8 @@ async def connect(settings: KubeSettings, clock: Clock, environment: Mapping[str
         Invalid: There is no configuration, or it cannot be used.
     """
     configuration = Configuration()
+    # Cluster authorities lack extensions that the strict mode of OpenSSL wants (default since Python 3.13), and Go does not.
+    configuration.disable_strict_ssl_verification = True
     try:
         namespace, login, impersonate = await _configure(settings, configuration, environment)
         rest = _Rest(configuration)  # no await in between: another connection might remove the files
@@ -147,10 +149,11 @@ async def connect(settings: KubeSettings, clock: Clock, environment: Mapping[str
         kube_config._cleanup_temp_files()  # noqa: SLF001 - client keys that the library wrote down; the context has read them
     configuration.connection_pool_maxsize = settings.connections
     rest.maxsize = settings.connections
-    options = {"proxy": configuration.proxy, "server_hostname": configuration.tls_server_name}
+    proxy = configuration.proxy or _proxy(configuration.host, environment)
+    options = {"proxy": proxy, "server_hostname": configuration.tls_server_name}
     configuration.client_session_kwargs = {
         "cookie_jar": aiohttp.DummyCookieJar(),
-        "auto_decompress": True,
+        "trust_env": False,  # it would read ~/.netrc for every request; the proxy is chosen here
         "timeout": aiohttp.ClientTimeout(total=settings.timeout, connect=min(10.0, settings.timeout)),
     }
     session = rest.session()
@@ -166,6 +169,11 @@ async def connect(settings: KubeSettings, clock: Clock, environment: Mapping[str
         )
     finally:
         await session.close()
+
+
+def _proxy(server: str, environment: Mapping[str, str]) -> str | None:
+    address = URL(server)
+    return ProxyEnvironment.read(environment).choose(address.scheme, address.host or "", address.port or 443)
 
 
 async def _configure(

@@ -71,6 +71,12 @@ def test_the_echo_of_a_write_is_no_news(cache: Cache, feed: Told) -> None:
     assert (version(cache), feed.changes) == ("12", ["MODIFIED a 10 12"])
 
 
+def test_an_echo_that_was_faster_than_the_answer_is_the_same_object(cache: Cache, feed: Told) -> None:
+    cache.changed(body(version=12))
+    assert cache.wrote(body(version=12)) is cache.get(Key("ns", "a"))
+    assert feed.changes == ["MODIFIED a 10 12"]
+
+
 def test_a_list_that_began_before_a_write_does_not_undo_it(cache: Cache, feed: Told) -> None:
     cache.begin()
     cache.wrote(body(version=12))

@@ -254,6 +254,24 @@ async def test_no_error_has_the_token(tmp_path: Path) -> None:
         assert "Secret0Token" not in f"{failed.value}{client.connection!r}"
 
 
+async def test_a_netrc_is_nobodys_business_and_a_proxy_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".netrc").write_text("default login eve password x\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    async with talking(Server(GOOD), tmp_path) as (client, _):
+        assert (await client.get(ONE))["kind"] == "Thing"
+    for environment, proxy in (
+        ({"HTTPS_PROXY": "http://proxy.example:3128"}, "http://proxy.example:3128"),
+        ({"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": "10.0.0.0/8"}, None),
+    ):
+        config = yaml.safe_load((tmp_path / "config").read_text())
+        config["clusters"][0]["cluster"] = {"server": "https://10.1.2.3:6443"}
+        (tmp_path / "other").write_text(yaml.safe_dump(config))
+        settings = KubeSettings(kubeconfig=str(tmp_path / "other"))
+        async with open_client(settings, Clock(), environment=environment) as client:
+            assert client.connection.options.get("proxy") == proxy
+
+
 def line(kind: str, version: int, **body: Any) -> bytes:
     meta = {"name": "a", "namespace": "ns", "uid": "u", "resourceVersion": str(version)}
     found = {"kind": "Thing", "apiVersion": THING.api_version, "metadata": meta, "spec": {"size": version}, **body}
