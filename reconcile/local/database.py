@@ -103,7 +103,8 @@ class Database:
             uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
             self._db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, check_same_thread=False, isolation_level=None)
         except (sqlite3.Error, OSError) as error:
-            raise Invalid(f"cannot use the state file {path}: {error}") from error
+            cause = error.strerror if isinstance(error, OSError) else error
+            raise Invalid(f"cannot use the state file {path}: {cause}; give another --state") from error
         try:
             self._prepare(read_only)
         except sqlite3.Error as error:
@@ -123,9 +124,9 @@ class Database:
 
     def _check(self) -> None:
         """Look through the file for damage now, since later every write could meet it."""
-        found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        found = str(self._db.execute("PRAGMA quick_check(1)").fetchone()[0])
         if found != "ok":
-            raise sqlite3.DatabaseError(f"it is damaged ({found})")
+            raise sqlite3.DatabaseError(f"it is damaged ({' '.join(found.split())})")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if not version and self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise Invalid(f"the file {self.path} is a database of another program; give another --state")
