@@ -25,9 +25,10 @@ QUIET = 2.0
 
 def register(registry: Registry) -> None:
     """Add the kinds, the controllers and the commands of this package."""
-    for kind in (IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION):
-        registry.scheme.register(kind)
-    registry.factories.append(controllers)
+    for info in (IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION):
+        registry.scheme.register(info)
+        registry.owned.add(info.kind)
+    registry.factories["image"] = controllers
     registry.commands.extend(commands)
 
 
@@ -59,7 +60,9 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         policies.notes.append(policy.dependants.note)
         tags.wake = policies.add
         sources = Sources(store, settings.gates, no_cross_namespace_refs=settings.no_cross_namespace_refs)
-        update = ImageUpdateAutomationReconciler(store, sources, mirrors, core.clock, lambda: _quiet(scans, policies))
+        update = ImageUpdateAutomationReconciler(
+            store, sources, mirrors, core.clock, settled=lambda: _quiet(scans, policies), fence=core.fence
+        )
         updates = Controller(
             update,
             core.around,

@@ -38,6 +38,10 @@ PACKAGES = "reconcile.packages"
 DATABASE_NAME = "state.db"
 
 
+def free() -> None:
+    """The fence of a process that is alone: nothing stands in the way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Core:
     """What a package builds its controllers with."""
@@ -52,6 +56,8 @@ class Core:
     around: Surroundings
     local: bool
     """Whether there is no cluster."""
+    fence: Callable[[], None] = free
+    """Raises when we may not change anything: somebody else leads. Asked right before a push."""
 
 
 ControllerFactory = Callable[[Core], AbstractAsyncContextManager[Sequence[Controller]]]
@@ -62,9 +68,19 @@ class Registry:
     """What packages bring: kinds, controllers, commands."""
 
     scheme: Scheme = field(default_factory=Scheme)
-    factories: list[ControllerFactory] = field(default_factory=list)
+    factories: dict[str, ControllerFactory] = field(default_factory=dict)
+    """Groups of controllers by name (`image`)."""
+    owned: set[str] = field(default_factory=set)
+    """Kinds that controllers here reconcile; the others are only read."""
     commands: list[Any] = field(default_factory=list)
     """Commands for the command line (click)."""
+
+    def chosen(self, groups: Sequence[str] = ()) -> list[ControllerFactory]:
+        """The factories of these groups, of all when none is named; raises Invalid for an unknown name."""
+        for name in groups:
+            if name not in self.factories:
+                raise Invalid(f"no controllers named {name!r}; there are: {', '.join(sorted(self.factories))}")
+        return [factory for name, factory in self.factories.items() if not groups or name in groups]
 
 
 def load_packages() -> Registry:
@@ -128,7 +144,7 @@ async def local_service(
         back_off = BackOff(settings.retry.least, settings.retry.greatest)
         around = Surroundings(store, clock, schedule, store, metrics, back_off, retry)
         core = Core(store, clock, store, metrics, settings, home, around, local=True)
-        controllers = [c for factory in registry.factories for c in await stack.enter_async_context(factory(core))]
+        controllers = [c for factory in registry.chosen() for c in await stack.enter_async_context(factory(core))]
         manager = Manager(store, controllers, schedule)
         url = None
         if settings.server.address:

@@ -37,10 +37,6 @@ HEARTBEAT = timedelta(minutes=10)
 """How old `lastAutomationRunTime` may get in the status while nothing else changes."""
 
 
-async def _at_once() -> None:
-    """Wait for nobody."""
-
-
 class ImageUpdateAutomationReconciler:
     """Steps: select policies, find the source, see whether anything is due, build on the right ground, push, report."""
 
@@ -49,14 +45,22 @@ class ImageUpdateAutomationReconciler:
     acknowledges_suspended = False
 
     def __init__(
-        self, store: Store, sources: Sources, mirrors: Mirrors, clock: Clock, settled: Callable[[], Awaitable[None]] = _at_once
+        self,
+        store: Store,
+        sources: Sources,
+        mirrors: Mirrors,
+        clock: Clock,
+        *,
+        settled: Callable[[], Awaitable[None]],
+        fence: Callable[[], None],
     ) -> None:
+        """`settled` waits until choices that are under way are made; `fence` raises when nothing may be pushed."""
         self._settled = settled
         self._store = store
         self._sources = sources
         self._mirrors = mirrors
         self.clock = clock
-        self._writers = Writers()
+        self._writers = Writers(fence)
         self.memory = MarkerMemory()
         self.dependants: Dependants[Key] = Dependants(source_key)
         """Automations by their GitRepository."""

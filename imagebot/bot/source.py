@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from reconcile.git.signing import gpg_signer_from_secret, ssh_signer_from_secret
-
 from imagebot.api import ImageUpdateAutomation
 from imagebot.scan.access import IDENTITY_GATE, proxy_of
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, Invalid, NotFound, ReconcileError, Stalled
 from reconcile.git.auth import GitCredentials, credentials_from_secret
+from reconcile.git.signing import gpg_signer_from_secret, ssh_signer_from_secret
 from reconcile.git.types import Reference, SemverChooser, Signer, parse_refspec
 from reconcile.net.proxy import Proxy
 from reconcile.ports.store import Store

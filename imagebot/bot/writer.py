@@ -67,7 +67,9 @@ class _Job:
 class Writers:
     """One writer per repository and target; gone when it has nothing to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, fence: Callable[[], None]) -> None:
+        """`fence` is asked right before each push and raises when we may not change anything."""
+        self._fence = fence
         self._writers: dict[tuple[str, str, str, tuple[str, str] | None, tuple[str, ...]], _Writer] = {}
 
     async def write(self, mirror: Mirror, source: Source, build: Build) -> Written:
@@ -75,7 +77,7 @@ class Writers:
         target = (source.url, source.credentials.digest(), source.push_branch, source.refspec, source.options)
         writer = self._writers.get(target)
         if writer is None:
-            writer = self._writers[target] = _Writer(mirror, source, lambda: self._writers.pop(target, None))
+            writer = self._writers[target] = _Writer(mirror, source, self._fence, lambda: self._writers.pop(target, None))
         return await writer.submit(_Job(source, build))
 
     async def close(self) -> None:
@@ -85,8 +87,9 @@ class Writers:
 
 
 class _Writer:
-    def __init__(self, mirror: Mirror, source: Source, ended: Callable[[], object]) -> None:
+    def __init__(self, mirror: Mirror, source: Source, fence: Callable[[], None], ended: Callable[[], object]) -> None:
         self._mirror = mirror
+        self._fence = fence
         self._branch = f"refs/heads/{source.push_branch}"
         self._refspec = source.refspec
         self._options = source.options
@@ -182,6 +185,7 @@ class _Writer:
         if self._refspec is not None and self._refspec[1] != self._branch:
             target = self._refspec[1]
             updates.append(RefUpdate(commit, target, refs.refs.get(target)))
+        self._fence()
         await self._mirror.push(updates, self._options)
 
 

@@ -54,6 +54,12 @@ class Access:
 
     async def client(self, resource: ImageRepository, repository: Repository) -> RegistryClient:
         """A client with everything the object asks for; raises Failed `AuthenticationFailed`."""
+        if resource.spec.provider != "generic" and resource.spec.service_account_name:
+            raise Failed(
+                "AuthenticationFailed",
+                "failed to configure authentication options: spec.serviceAccountName for cloud providers is not supported yet; "
+                "remove it to use the identity of the controller",
+            )
         try:
             keychain, tls, proxy = await self._keychain(resource), await self._tls(resource), await self._proxy(resource)
             return await self._pool.client(

@@ -1,14 +1,13 @@
-"""`imagebot run DIR` and `imagebot once DIR`."""
+"""`imagebot run [DIR]` and `imagebot once DIR`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
@@ -16,70 +15,113 @@ from rich.markup import escape
 
 from reconcile.api import conditions as cond
 from reconcile.app import Registry, Service, load_packages, local_service, run_local
+from reconcile.cli.flags import cluster_options, common_options, local_options, retry_options
 from reconcile.cli.output import Format, as_list, print_data, print_table
-from reconcile.runtime.logs import LEVELS, configure
+from reconcile.errors import Invalid
+from reconcile.runtime.logs import configure
 from reconcile.runtime.outcome import Success
 from reconcile.settings import LogSettings, RetrySettings, ServerSettings, Settings, parse_gates
 
 UNCHANGED, FAILED, CHANGED = 0, 1, 2
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def service_options(command: Command) -> Command:
-    """Options common to `run` and `once`; each is also read from IMAGEBOT_<COMMAND>_<OPTION>."""
-    for option in reversed(
-        [
-            click.argument("directory", type=click.Path(path_type=Path)),
-            click.option("--state", type=click.Path(path_type=Path), help="Folder for status and caches. [default: per user and DIR]"),
-            click.option("--concurrent", type=click.IntRange(1, 256), default=16, show_default=True, help="Passes at once per kind."),
-            click.option("--no-cross-namespace-refs", is_flag=True, help="Forbid references to other namespaces."),
-            click.option("--docker-config/--no-docker-config", default=True, show_default=True,
-                         help="Use the docker login of the user for images without a pull secret."),
-            click.option("--feature-gates", default="", metavar="NAME=BOOL,...", help="Feature gates, as upstream's."),
-            click.option("--log-level", type=click.Choice(list(LEVELS)), default="info", show_default=True),
-            click.option("--log-encoding", type=click.Choice(["json", "console"]), help="[default: console on a terminal, else json]"),
-        ]
-    ):  # fmt: skip
-        command = option(command)
-    return command
+LOCAL_ADDRESS, CLUSTER_ADDRESS = "127.0.0.1:9440", ":9440"
 
 
 def _settings(options: dict[str, Any]) -> Settings:
+    retry = RetrySettings()
     return Settings(
         concurrent=options["concurrent"],
         no_cross_namespace_refs=options["no_cross_namespace_refs"],
-        user_docker_config=options["docker_config"],
+        user_docker_config=options.get("docker_config", False),
         gates=parse_gates(options["feature_gates"]),
-        retry=RetrySettings(options.get("min_retry_delay", 0.75), options.get("max_retry_delay", 900.0)),
+        retry=RetrySettings(
+            options.get("min_retry_delay", retry.least),
+            options.get("max_retry_delay", retry.greatest),
+            options.get("requeue_dependency", retry.requeue_dependency),
+        ),
         log=LogSettings(options["log_level"], options["log_encoding"]),
-        server=ServerSettings(options.get("health_addr", "")),
+        server=ServerSettings(options.get("health_addr") or ""),
     )
 
 
 @click.command()
-@service_options
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@common_options
+@local_options
 @click.option(
-    "--health-addr", default="127.0.0.1:9440", show_default=True, help="Where /healthz, /readyz, /metrics answer; '' for nowhere."
+    "--health-addr", help="Where /healthz and /readyz answer; '' for nowhere.  [default: 127.0.0.1:9440, in a cluster :9440]"
 )
-@click.option(
-    "--min-retry-delay", type=click.FloatRange(0.01), default=0.75, show_default=True, help="Seconds after a first failure."
-)
-@click.option(
-    "--max-retry-delay", type=click.FloatRange(0.01), default=900.0, show_default=True, help="Most seconds between tries."
-)
-def run(directory: Path, **options: Any) -> None:
-    """Run the service on the manifests in DIRECTORY until it is stopped."""
+@retry_options
+@cluster_options
+def run(directory: Path | None, **options: Any) -> None:
+    """Run the service until it is stopped.
+
+    With DIRECTORY: on the manifests in that folder, without a cluster; /metrics answers beside /healthz. Without: in cluster
+    mode, on the custom resources of the API server that the pod or the kubeconfig names.
+    """
+    if options["health_addr"] is None:
+        options["health_addr"] = LOCAL_ADDRESS if directory is not None else CLUSTER_ADDRESS
     settings = _settings(options)
-    configure(settings.log.level, settings.log.encoding)
-    asyncio.run(_run(directory, options["state"], settings))
+    configure(settings.log.level, settings.log.encoding or (None if directory is not None else "json"))
+    if directory is not None:
+        asyncio.run(_run(directory, _state(options), settings))
+    else:
+        asyncio.run(_run_cluster(settings, options))
+
+
+def _state(options: dict[str, Any]) -> Path | None:
+    return Path(options["state"]) if options["state"] else None
+
+
+async def _run_cluster(settings: Settings, options: dict[str, Any]) -> None:
+    # The Kubernetes client is large: only this mode pays for it.
+    from reconcile.cluster import RUNTIME_NAMESPACE, ClusterSettings, run_cluster
+    from reconcile.kube.connect import KubeSettings
+    from reconcile.kube.lease import LeaseTimes
+
+    namespace = ""
+    if options["no_watch_all_namespaces"] or not options["watch_all_namespaces"]:
+        namespace = os.environ.get(RUNTIME_NAMESPACE, "")
+        if not namespace:
+            raise Invalid(f"--watch-all-namespaces=false needs the environment variable {RUNTIME_NAMESPACE}")
+    try:
+        lease = LeaseTimes(
+            options["leader_election_lease_duration"],
+            options["leader_election_renew_deadline"],
+            options["leader_election_retry_period"],
+        )
+    except ValueError as error:
+        raise Invalid(f"--leader-election-*: {error}") from error
+    cluster = ClusterSettings(
+        kube=KubeSettings(
+            kubeconfig=options["kubeconfig"],
+            context=options["kube_context"],
+            qps=options["kube_api_qps"],
+            burst=options["kube_api_burst"],
+        ),
+        storage=Path(options["storage_path"]).absolute(),
+        namespace=namespace,
+        selector=options["watch_label_selector"],
+        events_address=options["events_addr"],
+        metrics_address=options["metrics_addr"],
+        health_address=options["health_addr"],
+        leader_election=options["enable_leader_election"],
+        lease=lease,
+        groups=tuple(name.strip() for name in options["controllers"].split(",") if name.strip()),
+    )
+    await run_cluster(settings, cluster, load_packages(), _stop_signal())
+
+
+def _stop_signal() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 async def _run(directory: Path, state: Path | None, settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_signal()
     async with local_service(directory, settings=settings, state=state) as service:
         click.echo(_banner(directory, service), err=True)
         work = asyncio.create_task(run_local(service), name="service")
@@ -99,7 +141,9 @@ def _banner(directory: Path, service: Service) -> str:
 
 
 @click.command(context_settings={"default_map": {"log_level": "none"}})
-@service_options
+@click.argument("directory", type=click.Path(path_type=Path))
+@common_options
+@local_options
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml", "name"]), default="table", show_default=True)
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Most seconds for the whole pass.")
 def once(directory: Path, **options: Any) -> int:
@@ -111,7 +155,7 @@ def once(directory: Path, **options: Any) -> int:
     console = Console(stderr=True)
     configure(settings.log.level, settings.log.encoding)
     registry = load_packages()
-    return asyncio.run(_once(directory, options["state"], settings, registry, options["output"], options["timeout"], console))
+    return asyncio.run(_once(directory, _state(options), settings, registry, options["output"], options["timeout"], console))
 
 
 async def _once(

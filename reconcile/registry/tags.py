@@ -12,8 +12,9 @@ import httpx
 import orjson
 
 from reconcile.registry.errors import BadAnswer, body_text
-from reconcile.registry.names import is_tag
 
+_LISTED = re.compile(r"[!-~]{1,128}")
+"""What is taken from a list: as upstream, more than a tag may be by the specification, but nothing that could hide in a text."""
 _LINK = re.compile(r"\s*<(?P<target>[^>]*)>(?P<parameters>(?:[^,\"]|\"[^\"]*\")*)")
 _REL = re.compile(r"(?i);\s*rel\s*=\s*\"?(?P<rel>[^\";]*)")
 
@@ -88,9 +89,9 @@ def parse_page(page: bytes, where: str, content_type: str = "") -> tuple[list[st
     for position, entry in enumerate(entries):
         if type(entry) is not str:
             raise BadAnswer(f"{where}: the answer is not a tag list: entry {position} of 'tags' is not a string")
-    if all(map(is_tag, entries)):
+    if all(map(_LISTED.fullmatch, entries)):
         return entries, 0  # the usual case, without a second list of a million
-    tags = [entry for entry in entries if is_tag(entry)]
+    tags = [entry for entry in entries if _LISTED.fullmatch(entry)]
     return tags, len(entries) - len(tags)
 
 

@@ -1,0 +1,199 @@
+"""The composition root of cluster mode: an API server → a store, events and a lease → the same controllers as everywhere.
+
+A standby keeps its caches warm and is ready; controllers start when the lease is ours. Losing the lease ends the process, as
+upstream: whoever restarts it finds a clean start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from reconcile.app import Core, Registry, free
+from reconcile.kube.client import Client
+from reconcile.kube.connect import KubeSettings, connect
+from reconcile.kube.events import KubeEvents
+from reconcile.kube.lease import LEASE_NAME, KubeLease, LeaseTimes
+from reconcile.kube.limiter import Limiter
+from reconcile.kube.metrics import KubeMetrics
+from reconcile.kube.notify import EventPoster
+from reconcile.kube.store import KubeStore
+from reconcile.ports.clock import Clock, SystemClock
+from reconcile.ports.events import Event, EventSink
+from reconcile.runtime.backoff import BackOff
+from reconcile.runtime.controller import Surroundings
+from reconcile.runtime.logs import get_logger
+from reconcile.runtime.manager import Manager
+from reconcile.runtime.metrics import Metrics
+from reconcile.runtime.schedule import Schedule
+from reconcile.runtime.server import make_app, serving
+from reconcile.settings import Settings
+
+log = get_logger("manager")
+
+RUNTIME_NAMESPACE = "RUNTIME_NAMESPACE"
+"""Environment variable with the namespace that we run in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """What is set only in cluster mode; the names are those of upstream's flags."""
+
+    kube: KubeSettings = field(default_factory=KubeSettings)
+    storage: Path = Path("/data")
+    """Folder for caches; may vanish at any time while we are down."""
+    namespace: str = ""
+    """The only namespace to work in; empty: all."""
+    selector: str = ""
+    """Label selector of the objects of this shard; empty: all objects."""
+    events_address: str = ""
+    metrics_address: str = ":8080"
+    health_address: str = ":9440"
+    leader_election: bool = False
+    lease: LeaseTimes = field(default_factory=LeaseTimes)
+    groups: Sequence[str] = ()
+    """Which groups of controllers run; empty: all."""
+
+
+class Tee:
+    """Events to several sinks."""
+
+    def __init__(self, *sinks: EventSink) -> None:
+        self._sinks = sinks
+
+    def emit(self, event: Event) -> None:
+        """Take one event; never blocks and never raises."""
+        for sink in self._sinks:
+            sink.emit(event)
+
+
+def lease_name(selector: str) -> str:
+    """Name of the Lease: one for each shard, as upstream names them."""
+    if not selector:
+        return LEASE_NAME
+    return f"{LEASE_NAME}-{hashlib.sha256(selector.encode()).hexdigest()[:8]}"
+
+
+async def run_cluster(
+    settings: Settings, cluster: ClusterSettings, registry: Registry, stop: asyncio.Event, clock: Clock | None = None
+) -> None:
+    """Run until `stop` is set; raises what ends the service before that (a lost lease, a part that failed)."""
+    async with ClusterService(settings, cluster, registry, clock or SystemClock()).serving() as service:
+        work = asyncio.create_task(service.lead(), name="lead")
+        halt = asyncio.create_task(stop.wait(), name="signals")
+        try:
+            await asyncio.wait({work, halt}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            for task in (halt, work):
+                task.cancel()
+            await asyncio.wait({halt, work})
+
+
+class ClusterService:
+    """The parts of the service in cluster mode."""
+
+    def __init__(self, settings: Settings, cluster: ClusterSettings, registry: Registry, clock: Clock) -> None:
+        self.metrics = Metrics()
+        self._settings = settings
+        self._cluster = cluster
+        self._registry = registry
+        self._clock = clock
+        self._manager: Manager | None = None
+        self._lease: KubeLease | None = None
+        self._leading = self.metrics.gauge(
+            "leader_election_master_status", "Whether this process leads (1) or stands by (0).", "name"
+        )
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[ClusterService]:
+        """Connect, follow our kinds and answer probes while inside; nothing is reconciled yet."""
+        cluster = self._cluster
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(connect(cluster.kube, self._clock))
+            counted = KubeMetrics.declare(self.metrics)
+            client = Client(connection, Limiter(self._clock, cluster.kube.qps, cluster.kube.burst), counted)
+            if cluster.leader_election:
+                home = os.environ.get(RUNTIME_NAMESPACE) or connection.namespace
+                self._lease = KubeLease(client, home, self._clock, name=lease_name(cluster.selector), times=cluster.lease)
+                client.fence = self._lease.require
+            selectors = {i.kind: cluster.selector for i in self._registry.scheme if i.kind in self._owned()}
+            self._store = KubeStore(
+                client,
+                self._registry.scheme,
+                self._clock,
+                namespace=cluster.namespace,
+                selectors=selectors if cluster.selector else None,
+                metrics=counted,
+            )
+            await stack.enter_async_context(self._store)
+            events = KubeEvents(client, self._clock, counted)
+            await stack.enter_async_context(events.running())
+            sinks: list[EventSink] = [events]
+            if cluster.events_address:
+                poster = EventPoster(cluster.events_address, self._clock)
+                await stack.enter_async_context(poster.running())
+                sinks.append(poster)
+            self._events = Tee(*sinks)
+            await self._serve(stack)
+            yield self
+
+    def _owned(self) -> set[str]:
+        """Kinds that we reconcile: a shard's selector is for these, what they refer to may carry any labels."""
+        return {info.kind for info in self._registry.scheme if info.kind in self._registry.owned}
+
+    async def _serve(self, stack: AsyncExitStack) -> None:
+        def alive() -> str | None:
+            return str(self._manager.failed) if self._manager is not None and self._manager.failed else None
+
+        app: Starlette = make_app(self.metrics, {"manager": alive}, {"manager": alive, "store": self._store.problem})
+        for address in {self._cluster.health_address, self._cluster.metrics_address} - {"", "0"}:
+            await stack.enter_async_context(serving(app, address))
+
+    async def lead(self) -> None:
+        """Wait for the lease if there is one, then reconcile; ends only by being cancelled or by failing."""
+        if self._lease is None:
+            await self._work()
+            return
+        gauge = self._leading.labels(self._lease.name)
+        gauge.set(0)
+        async with self._lease.hold():
+            gauge.set(1)
+            try:
+                await self._work()
+            finally:
+                gauge.set(0)
+
+    async def _work(self) -> None:
+        settings, schedule = self._settings, Schedule(self._clock)
+        back_off = BackOff(settings.retry.least, settings.retry.greatest)
+        around = Surroundings(self._store, self._clock, schedule, self._events, self.metrics, back_off)
+        core = Core(
+            self._store,
+            self._clock,
+            self._events,
+            self.metrics,
+            settings,
+            self._cluster.storage,
+            around,
+            local=False,
+            fence=self._lease.require if self._lease is not None else free,
+        )
+        async with AsyncExitStack() as stack:
+            controllers = [
+                controller
+                for factory in self._registry.chosen(self._cluster.groups)
+                for controller in await stack.enter_async_context(factory(core))
+            ]
+            manager = self._manager = Manager(self._store, controllers, schedule)
+            await stack.enter_async_context(manager.running())
+            log.info("controllers started", kinds=[c.kind for c in controllers])
+            await manager.wait()
