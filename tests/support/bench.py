@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from imagebot.api import IMAGE_POLICY, IMAGE_REPOSITORY, IMAGE_UPDATE_AUTOMATION
 from reconcile.api.meta import Key
@@ -113,7 +112,7 @@ class Bench:
     async def declare(self, body: dict[str, Any] | None = None) -> None:
         """Put a manifest into the folder and let the store see it."""
         body = body or manifest()
-        (self.folder / f"{body['metadata']['name']}.yaml").write_text(yaml.safe_dump(body))
+        (self.folder / f"{body['metadata']['name']}.yaml").write_text(json.dumps(body))
         await self.store.sync()
 
     async def withdraw(self, name: str = "a") -> None:
