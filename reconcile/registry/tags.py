@@ -13,8 +13,9 @@ import orjson
 
 from reconcile.registry.errors import BadAnswer, body_text
 
-_LISTED = re.compile(r"[!-~]{1,128}")
-"""What is taken from a list: as upstream, more than a tag may be by the specification, but nothing that could hide in a text."""
+_LISTED = re.compile(r"[!-.0-9;-?A-~]{1,128}")
+"""What is taken from a list: as upstream, more than a tag may be by the specification, but nothing that would be
+something else in a reference (`/`, `:`, `@`) or hide in a text."""
 _LINK = re.compile(r"\s*<(?P<target>[^>]*)>(?P<parameters>(?:[^,\"]|\"[^\"]*\")*)")
 _REL = re.compile(r"(?i);\s*rel\s*=\s*\"?(?P<rel>[^\";]*)")
 
