@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from reconcile.git.commit import UNPACK_LIMIT, pack
 from reconcile.git.errors import GitError, MirrorDamaged, bounded, is_damage
 from reconcile.git.folder import Folder
-from reconcile.git.objects import ObjectReader, parse_refs
+from reconcile.git.objects import TREE_LIMIT, ObjectReader, parse_refs
 from reconcile.git.process import Completed, Deadline, Job
 from reconcile.git.session import TRACKING
 from reconcile.git.types import Counters, Entry, is_oid
@@ -143,9 +143,10 @@ class Depot:
     def is_commit(self, job: Job, commit: str) -> bool:
         """Whether a fetch has brought what it should."""
         try:
-            return bool(self.reader.read(job, [f"{commit}^{{tree}}"], 1 << 30, 1 << 30)) or True
+            self.reader.read(job, [f"{commit}^{{tree}}"], TREE_LIMIT, TREE_LIMIT)
         except MirrorDamaged:
             return False
+        return True
 
     def fetched(self, commit: str, slot: str) -> None:
         """Note that `commit` has arrived for the tracking reference `slot`."""

@@ -93,19 +93,23 @@ class Mirrors:
             if self._closed:
                 raise RuntimeError("the mirrors have been closed")
             self._open[key] = self._depots[key]
-        return Folder.take(self._root, key, url)
+        folder = Folder.take(self._root, key, url)
+        self._trim()
+        return folder
 
     def _give_up(self) -> None:
         """Close what is open beyond the bounds, the longest unused first; never what is in use."""
         with self._guard:
             idle = {key: depot for key, depot in self._open.items() if depot.users == 0}
-            for key in list(idle)[: max(0, len(self._open) - self._max_mirrors)]:
+            beyond = list(idle)[: max(0, len(self._open) - self._max_mirrors)]
+            for key in beyond:
                 self._open.pop(key).close()
             readers = [depot for depot in self._open.values() if depot.is_reading]
             for depot in readers[: max(0, len(readers) - self._max_readers)]:
                 if depot.users == 0:
                     depot.reader.close()
-        self._trim()
+        if beyond:
+            self._trim()
 
     def _folders(self) -> list[Path]:
         """Folders of mirrors, the longest unused first."""

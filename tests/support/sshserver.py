@@ -72,6 +72,9 @@ class SshGitServer:
         await self._stop.wait()
         server.close()
         await server.wait_closed()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=5)
 
     async def _run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         command = process.command or ""
@@ -105,11 +108,15 @@ class SshGitServer:
             await asyncio.gather(_relay(child.stdout, process.stdout), _relay(child.stderr, process.stderr))
             process.exit(await child.wait())
         except (asyncssh.Error, OSError):
-            child.kill()
-            await child.wait()
+            # The client has gone.
+            pass
         finally:
+            # However it ended, also when the server is stopped meanwhile: nothing of the child stays open.
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
+            if child.returncode is None:
+                child.kill()
+            await asyncio.gather(child.stdout.read(), child.stderr.read(), child.wait(), return_exceptions=True)
 
 
 async def _feed(source: asyncssh.SSHReader[bytes], target: asyncio.StreamWriter) -> None:

@@ -316,6 +316,7 @@ async def test_a_mirror_that_was_given_up_works_again(repository: BareRepository
     await mirrors.close()
 
 
+@pytest.mark.slow
 async def test_growth_is_bounded(repository: BareRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reconcile.git.depot.KEEP_UNREACHABLE", "now")
     repository.commit(manifests(50))
