@@ -26,8 +26,11 @@ from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, NotFound, ReconcileError, Stalled, Waiting
 from reconcile.ports.store import Change, ChangeType, Store
 from reconcile.runtime.index import Dependants
+from reconcile.runtime.logs import get_logger
 from reconcile.runtime.outcome import Pending, Success
 from reconcile.runtime.run import Run
+
+log = get_logger("policy")
 
 REQUEUE_DEPENDENCY = 30.0
 """Seconds after which a policy looks again for tags that were not there."""
@@ -68,6 +71,8 @@ class ImagePolicyReconciler:
         repository_of(repository)
         check_identity_gate(repository, self._gates, "spec.serviceAccountName in the ImageRepository")
         policy = _build(resource.spec)
+        for warning in policy.warnings:  # such a range works as in Flux, but hardly as it was meant
+            log.warning("doubtful semver range", problem=warning)
         scanned = self._tags.get(repository.key)
         if scanned is None or not scanned.tags.count:
             return self._without_tags(resource, repository, scanned)

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
+from structlog.testing import capture_logs
 
 from tests.support.lab import IMAGE, image_policy, image_repository, secret
 from tests.support.neighbours import Street, street
@@ -140,6 +141,18 @@ async def test_a_policy_that_cannot_choose_says_why(world: Street, spec: dict[st
         assert text.startswith(message)
     assert done.ready("ImageUpdateAutomation", "web")[0] == "True"
     assert len(bare.log()) == 1
+
+
+async def test_a_doubtful_range_works_as_in_flux_and_is_logged(world: Street) -> None:
+    world.files({})
+    world.declare(image_policy("web", semver="1.1||2.0 - 3.0"))
+    world.registry.push_image("web", "9.0.0")
+    with capture_logs() as logged:
+        done = await world.once()
+    assert done.ready("ImagePolicy", "web")[2].endswith("resolved to 9.0.0")
+    problems = [entry["problem"] for entry in logged if entry["event"] == "doubtful semver range"]
+    assert problems
+    assert all("write ' || ' to separate alternatives" in problem for problem in problems)
 
 
 async def test_a_bad_exclusion_list(world: Street) -> None:
