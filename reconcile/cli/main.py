@@ -1,4 +1,4 @@
-"""The command `imagebot`: run, once, get, crds, version, and what packages add.
+"""The command `imagebot`: run, once, get, reconcile, suspend, resume, crds, version, and what packages add.
 
 stdout holds results only; logs, progress and errors go to stderr. Exit codes: 0 done (for `once`: nothing to change), 1 failed,
 2 (`once`) something was changed, 64 wrong usage.
@@ -15,7 +15,9 @@ from reconcile import __version__
 from reconcile.app import load_packages
 from reconcile.cli.crds import crds
 from reconcile.cli.get import get
+from reconcile.cli.reconcile import reconcile_command
 from reconcile.cli.service import once, run
+from reconcile.cli.suspend import resume, suspend
 from reconcile.errors import ReconcileError
 
 EXIT_USAGE = 64
@@ -42,6 +44,9 @@ def version(output: str) -> None:
 cli.add_command(run)
 cli.add_command(once)
 cli.add_command(get)
+cli.add_command(reconcile_command)
+cli.add_command(suspend)
+cli.add_command(resume)
 cli.add_command(crds)
 
 

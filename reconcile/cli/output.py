@@ -1,9 +1,9 @@
-"""Tables for people, lists for machines. Results go to stdout and nothing else does."""
+"""Tables for people, lists for machines. Results go to stdout and nothing else does; progress and errors go to stderr."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 import click
@@ -13,19 +13,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from reconcile.api import conditions as cond
 from reconcile.api.resource import AnyResource
-from reconcile.ports.clock import parse_timestamp
+from reconcile.api.scheme import KindInfo
+from reconcile.cli.columns import age, cell, find, present
 
-Format = Literal["table", "json", "yaml", "name"]
+Format = Literal["table", "wide", "json", "yaml", "name"]
+Object = dict[str, Any]
+
+FOLDED = frozenset({"STATUS", "MESSAGE", "IMAGE", "URL", "WHY"})
+"""Columns that take several lines on a narrow terminal."""
+
+_COLOURS = {"True": "green", "False": "red", "Unknown": "yellow", "Suspended": "yellow", "Warning": "yellow"}
+_READY = '.status.conditions[?(@.type=="Ready")]'
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(0x7F, 0xA0)) if code != ord("\n")} | {9: " "}
 
 
-def as_list(resources: Sequence[AnyResource]) -> dict[str, Any]:
+def as_list(objects: Sequence[AnyResource | Object]) -> Object:
     """A Kubernetes `v1` List of the objects with their status."""
-    return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": [r.to_dict() for r in resources]}
+    return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": [_plain(found) for found in objects]}
 
 
-def print_data(data: dict[str, Any], output: Format) -> None:
+def print_data(data: Object, output: Format) -> None:
     """Write data to stdout as JSON, YAML or names."""
     if output == "name":
         for item in data["items"] if data.get("kind") == "List" else [data]:
@@ -36,53 +44,69 @@ def print_data(data: dict[str, Any], output: Format) -> None:
         click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000), nl=False)
 
 
-def print_table(resources: Sequence[AnyResource], now: datetime | None = None) -> None:
-    """Write a table of objects to stdout: kind, name, Ready, reason, age, message."""
-    console = Console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("NAMESPACE", no_wrap=True)
-    table.add_column("KIND/NAME", no_wrap=True)
-    table.add_column("READY", no_wrap=True)
-    table.add_column("REASON", no_wrap=True)
-    table.add_column("AGE", no_wrap=True)
-    table.add_column("MESSAGE", overflow="fold")
-    moment = now or datetime.now(UTC)
-    for resource in resources:
-        ready = cond.get(resource.status.conditions, cond.READY)
-        state, colour = _state(resource)
-        table.add_row(
-            resource.key.namespace,
-            f"{resource.kind}/{resource.key.name}",
-            Text(state, style=colour),
-            ready.reason if ready else "",
-            age(resource.meta.creation_timestamp, moment),
-            Text(ready.message if ready else ""),
-        )
-    if not resources:
-        console.print("no objects")
-    elif console.is_terminal:
+def print_table(objects: Sequence[AnyResource | Object], now: datetime | None = None) -> None:
+    """Write a table of objects of any kind to stdout: namespace, kind, name, Ready, reason, age, message."""
+    moment = now or present()
+    rows = []
+    for found in map(_plain, objects):
+        ready = _first(f"{_READY}", found) or {}
+        meta = found["metadata"]
+        state = "Suspended" if _first(".spec.suspend", found) else str(ready.get("status", "-"))
+        name = f"{found['kind']}/{meta['name']}"
+        created = age(str(meta.get("creationTimestamp") or ""), moment)
+        rows.append([meta.get("namespace", ""), name, state, ready.get("reason", ""), created, ready.get("message", "")])
+    if rows:
+        print_rows(["NAMESPACE", "KIND/NAME", "READY", "REASON", "AGE", "MESSAGE"], rows)
+    else:
+        click.echo("no objects")
+
+
+def print_kind(info: KindInfo, objects: Sequence[Object], *, namespaces: bool, wide: bool, now: datetime | None = None) -> None:
+    """Write a table of objects of one kind to stdout, with its printer columns, as `kubectl get` has them."""
+    moment = now or present()
+    columns = [column for column in info.columns if wide or column.priority == 0]
+    head = [*(["NAMESPACE"] if namespaces else []), "NAME", *(column.name.upper() for column in columns)]
+    rows = []
+    for found in objects:
+        meta = found["metadata"]
+        first = [meta.get("namespace", ""), meta["name"]] if namespaces else [meta["name"]]
+        rows.append([*first, *(cell(column, found, moment) for column in columns)])
+    print_rows(head, rows)
+
+
+def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table to stdout: folded to the width of a terminal, elsewhere one line per row and without colours."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in head:
+        fold = title in FOLDED and console.is_terminal
+        table.add_column(title, no_wrap=not fold, overflow="fold", min_width=20 if fold else None)
+    for row in rows:
+        table.add_row(*(Text(shown, style=_COLOURS.get(shown, "")) for shown in map(clean, row)))
+    if console.is_terminal:
         console.print(table)
-    else:  # one line per object for other programs, without the blanks that fill a column
-        wide = Console(width=10_000, color_system=None)
-        with wide.capture() as capture:
-            wide.print(table)
-        click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+        return
+    wide = Console(width=100_000, color_system=None, highlight=False, markup=False, emoji=False)
+    with wide.capture() as capture:
+        wide.print(table)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def _state(resource: AnyResource) -> tuple[str, str]:
-    if resource.spec.suspend:
-        return "Suspended", "yellow"
-    ready = cond.get(resource.status.conditions, cond.READY)
-    status = ready.status if ready else "-"
-    return status, {"True": "green", "False": "red"}.get(status, "yellow" if ready else "dim")
+def clean(text: object) -> str:
+    """A text from outside as a terminal may have it: without escapes and other control characters, line ends kept."""
+    return str(text).translate(_CONTROLS)
 
 
-def age(created: str, now: datetime) -> str:
-    """How long ago, as kubectl prints it: `12s`, `5m`, `3h`, `9d`."""
-    if not created:
-        return ""
-    seconds = max(int((now - parse_timestamp(created)).total_seconds()), 0)
-    for unit, size, limit in (("s", 1, 120), ("m", 60, 120 * 60), ("h", 3600, 48 * 3600)):
-        if seconds < limit:
-            return f"{seconds // size}{unit}"
-    return f"{seconds // 86400}d"
+def say(sign: str, text: str) -> None:
+    """One line of progress on stderr, behind ►, ◎, ✔ or ✗."""
+    colour = {"✔": "green", "✗": "red"}.get(sign, "cyan")
+    click.echo(f"{click.style(sign, fg=colour)} {clean(text)}", err=True)
+
+
+def _plain(found: AnyResource | Object) -> Object:
+    return found if isinstance(found, dict) else found.to_dict()
+
+
+def _first(path: str, found: Object) -> Any:
+    values = find(path, found)
+    return values[0] if values else None

@@ -24,6 +24,8 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROO
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 HELP = re.compile(r"(?<=^```text\n)\$ imagebot(?P<command>[a-z -]*) --help\n(?P<text>.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
 UPDATE = os.environ.get("IMAGEBOT_UPDATE_DOCS") == "1"
+COMMANDS = [ROOT / "docs/local-mode.md", ROOT / "docs/cli.md"]
+"""The pages that have the help text of each command between them."""
 WIDTH = 100
 
 
@@ -112,8 +114,8 @@ def test_the_first_two_commands_of_the_readme_are_demo_and_test() -> None:
 # --- help texts
 
 
-def test_help_texts_are_those_of_the_program() -> None:
-    page = ROOT / "docs/local-mode.md"
+@pytest.mark.parametrize("page", every(COMMANDS))
+def test_help_texts_are_those_of_the_program(page: Path) -> None:
     text = page.read_text()
     now = HELP.sub(lambda m: f"$ imagebot{m['command']} --help\n{help_text(m['command'].split())}\n", text)
     if UPDATE:
@@ -121,8 +123,8 @@ def test_help_texts_are_those_of_the_program() -> None:
     assert text == now, "run the test once with IMAGEBOT_UPDATE_DOCS=1"
 
 
-def test_every_command_has_its_help_text_in_the_page() -> None:
-    found = [match["command"].strip() for match in HELP.finditer((ROOT / "docs/local-mode.md").read_text())]
+def test_every_command_has_its_help_text_in_a_page() -> None:
+    found = [match["command"].strip() for page in COMMANDS for match in HELP.finditer(page.read_text())]
     assert sorted(found) == sorted(program().commands)
 
 
