@@ -33,7 +33,8 @@ class Source:
     timeout: float
     reference: Reference
     push_branch: str
-    refspec: tuple[str, str] | None
+    refspec: tuple[str, str, bool] | None
+    """A further refspec: its text, the reference it moves, and whether it may move it other than forward."""
     options: tuple[str, ...]
     signer: Signer | None
 
@@ -110,12 +111,12 @@ class Sources:
             raise Invalid(NO_PUSH_BRANCH)
         refspec = None
         if push is not None and push.refspec:
-            source, target, _ = parse_refspec(push.refspec)
+            source, target, force = parse_refspec(push.refspec, allow_force=self._gates["GitForcePushBranch"])
             if source not in {f"refs/heads/{branch}", "HEAD", branch}:
                 raise Invalid(
                     f"refspec '{push.refspec}': its source must be the branch that is pushed, refs/heads/{branch}, not {source}"
                 )
-            refspec = (push.refspec, target)
+            refspec = (push.refspec, target, force)
         options = tuple(f"{k}={v}" for k, v in sorted((push.options or {}).items())) if push is not None else ()
         return Source(
             repository.spec.url, credentials, float(repository.spec.timeout), reference, branch, refspec, options, signer

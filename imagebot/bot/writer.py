@@ -70,7 +70,7 @@ class Writers:
     def __init__(self, fence: Callable[[], None]) -> None:
         """`fence` is asked right before each push and raises when we may not change anything."""
         self._fence = fence
-        self._writers: dict[tuple[str, str, str, tuple[str, str] | None, tuple[str, ...]], _Writer] = {}
+        self._writers: dict[tuple[str, str, str, tuple[str, str, bool] | None, tuple[str, ...]], _Writer] = {}
 
     async def write(self, mirror: Mirror, source: Source, build: Build) -> Written:
         """Have `build` make a commit on the right ground and push it; raises what Git or `build` raise."""
@@ -149,8 +149,9 @@ class _Writer:
             try:
                 if top is not None:
                     await self._push(top, head, refs)
-            except LostRace:
-                if attempt == MAX_TRIES:
+            except LostRace as error:
+                # Another reference that cannot be moved forward stays where it is, however often we try.
+                if attempt == MAX_TRIES or error.ref not in {"", self._branch}:
                     raise
                 await asyncio.sleep(random.uniform(0, min(0.02 * attempt, MAX_WAIT)))  # noqa: S311 - spreads writers, protects nothing
                 continue
@@ -183,10 +184,20 @@ class _Writer:
     async def _push(self, commit: str, head: str | None, refs: RemoteRefs) -> None:
         updates = [RefUpdate(commit, self._branch, head)]
         if self._refspec is not None and self._refspec[1] != self._branch:
-            target = self._refspec[1]
-            updates.append(RefUpdate(commit, target, refs.refs.get(target)))
+            updates.append(await self._further(commit, head, refs, *self._refspec[1:]))
         self._fence()
         await self._mirror.push(updates, self._options)
+
+    async def _further(self, commit: str, head: str | None, refs: RemoteRefs, target: str, force: bool) -> RefUpdate:
+        """The update of the reference that a refspec names: only forward, unless the refspec says otherwise."""
+        present = refs.refs.get(target)
+        if force or present is None or present == head:
+            return RefUpdate(commit, target, present)
+        # It is elsewhere: git can tell forward from sideways only with the history at hand.
+        await self._mirror.fetch(Resolved(present, target), depth=0)
+        if head is not None:
+            await self._mirror.fetch(Resolved(head, self._branch), depth=0)
+        return RefUpdate(commit, target, present, lease=False)
 
 
 def _fail(job: _Job, error: Exception) -> None:

@@ -22,7 +22,7 @@ _FOLLOWERS = re.compile(r"atomic (?:push fail|transaction fail)|atomic push fail
 
 
 def push_arguments(updates: Sequence[RefUpdate], options: Sequence[str]) -> list[str]:
-    """The command line for `updates`: every one with a lease, all or none when there are several. Raises `Invalid`."""
+    """The command line for `updates`: with a lease or forward only, all or none when there are several. Raises `Invalid`."""
     if not updates:
         raise Invalid("nothing to push")
     if len({update.dst for update in updates}) != len(updates):
@@ -43,7 +43,8 @@ def push_arguments(updates: Sequence[RefUpdate], options: Sequence[str]) -> list
             or not (update.expected is None or is_oid(update.expected))
         ):
             raise Invalid(f"a push needs a commit, a full reference name and a lease: {update.dst!r}")
-        argv.append(f"--force-with-lease={update.dst}:{update.expected or ''}")
+        if update.lease:
+            argv.append(f"--force-with-lease={update.dst}:{update.expected or ''}")
         specs.append(f"{update.src}:{update.dst}")
     return [*argv, "origin", *specs]
 

@@ -134,12 +134,14 @@ class Resolved:
 class RefUpdate:
     """One reference to move on the remote.
 
-    `expected` is the lease: the commit it must still be at, None when it must not exist yet.
+    `expected` is the lease: the commit it must still be at, None when it must not exist yet. Without `lease` the reference is
+    moved only forward, as an ordinary push does; its present commit and its history must be in the mirror.
     """
 
     src: str
     dst: str
     expected: str | None
+    lease: bool = True
 
 
 @dataclass(slots=True)

@@ -129,6 +129,34 @@ async def test_branch_and_refspec_are_pushed_together_or_not_at_all(world: Lab) 
     assert b"web:1.0.0" in bare.file("deploy.yaml", "mirror")
 
 
+async def test_a_refspec_target_is_moved_forward_only(world: Lab) -> None:
+    """Somebody committed to the target: their commit stays, and nothing is pushed; once merged, all goes on."""
+    bare = world.declare_app(push={"branch": "main", "refspec": "refs/heads/main:refs/heads/extra"})
+    base = bare.head()
+    bare.commit({"human.txt": b"by hand\n"}, branch="extra", start=base, message="human")
+    human = bare.head("extra")
+    refused = await world.once()
+    status, reason, message = refused.ready("ImageUpdateAutomation", "web")
+    assert (status, reason) == ("False", "GitOperationFailed")
+    assert message.endswith("non-fast-forward update: refs/heads/extra")
+    assert bare.head("extra") == human
+    assert bare.head() == base
+    bare.git("update-ref", "refs/heads/main", str(human))
+    done = await world.once()
+    assert done.changed
+    assert bare.head("extra") == bare.head()
+    assert bare.file("human.txt", "extra") == b"by hand\n"
+
+
+async def test_a_refspec_target_that_is_only_behind_catches_up(world: Lab) -> None:
+    bare = world.declare_app(push={"branch": "main", "refspec": "refs/heads/main:refs/heads/extra"})
+    bare.git("update-ref", "refs/heads/extra", str(bare.head()))
+    bare.commit({"more.txt": b"1"}, message="one")
+    bare.commit({"more.txt": b"2"}, message="two")
+    assert (await world.once()).changed
+    assert bare.head("extra") == bare.head()
+
+
 async def test_a_hook_that_declines_is_said_so(world: Lab) -> None:
     bare = world.declare_app()
     bare.hook("pre-receive", "#!/bin/sh\necho 'no commits on Fridays' >&2\nexit 1\n")
