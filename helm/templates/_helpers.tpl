@@ -104,9 +104,6 @@ first eight digits of the label selector's SHA-256, so that shards elect their l
 {{- if and .Values.rbac.namespaces (include "imagebot.everywhere" .) -}}
 {{- fail "rbac.namespaces needs rbac.strict: true or watchAllNamespaces: false; without them all namespaces can be read" -}}
 {{- end -}}
-{{- if and .Values.workloadIdentity.defaultServiceAccount (not .Values.workloadIdentity.enabled) -}}
-{{- fail "workloadIdentity.defaultServiceAccount needs workloadIdentity.enabled: true" -}}
-{{- end -}}
 {{- if and .Values.caBundle.configMap .Values.caBundle.secret -}}
 {{- fail "caBundle: either configMap or secret, not both" -}}
 {{- end -}}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from reconcile.kube.lease import LEASE_NAME
+from reconcile.cli.service import run
+from reconcile.cluster import lease_name
 from tests.support.chart import CHART, NAMESPACE, RIGHTS, VALUE_SETS, Helm, Refused, container, of_kind, value_set
 from tests.support.controlplane_build import REPOSITORY
 
@@ -17,7 +17,8 @@ GOLDEN = REPOSITORY / "tests" / "golden" / "chart" / "default.yaml"
 
 RIGHTS_OF_ALL = "ClusterRole=3 ClusterRoleBinding=1"
 KINDS = {
-    "default": f"{RIGHTS_OF_ALL} Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
+    "default": f"{RIGHTS_OF_ALL} Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 "
+    "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
     "ha": f"{RIGHTS_OF_ALL} ConfigMap=1 Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 PodMonitor=1 PrometheusRule=1 "
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
     "shards": f"{RIGHTS_OF_ALL} Deployment=3 NetworkPolicy=1 PodDisruptionBudget=3 PodMonitor=1 PrometheusRule=1 "
@@ -71,11 +72,25 @@ def test_deployments_are_as_the_flux_commands_want_them(helm: Helm, name: str) -
         # Kustomizations that are written for Flux patch arguments by their place.
         arguments = container(deployment)["args"]
         assert arguments[0] == "run"
-        assert [a.partition("=")[0].replace("--no-", "--") for a in arguments[1:4]] == [
+        assert [a.partition("=")[0] for a in arguments[1:4]] == [
             "--events-addr",
             "--watch-all-namespaces",
             "--log-level",
         ]
+
+
+@every_set
+def test_the_program_takes_the_arguments(helm: Helm, name: str) -> None:
+    for deployment in of_kind(helm.objects(*value_set(name)), "Deployment"):
+        command, *arguments = container(deployment)["args"]
+        assert command == run.name
+        options = run.make_context("run", list(arguments)).params
+        assert options["directory"] is None
+        assert (options["metrics_addr"], options["health_addr"], options["storage_path"]) == (":8080", ":9440", "/data")
+        assert options["watch_all_namespaces"] is (name not in {"strict", "everything"})
+        assert options["enable_leader_election"] is (name != "minimal")
+        assert len(arguments) == len({argument.partition("=")[0] for argument in arguments})
+        assert options["kube_api_qps"] == (12.5 if name == "everything" else 50)
 
 
 @every_set
@@ -128,9 +143,9 @@ def test_lease_role_names_the_leases_of_the_service(helm: Helm, name: str) -> No
     expected = []
     for deployment in of_kind(objects, "Deployment"):
         arguments = dict(a.partition("=")[::2] for a in container(deployment)["args"])
-        selector = arguments.get("--watch-label-selector")
+        selector = arguments.get("--watch-label-selector", "")
         if "--enable-leader-election" in arguments:
-            expected.append(LEASE_NAME + (f"-{hashlib.sha256(selector.encode()).hexdigest()[:8]}" if selector else ""))
+            expected.append(lease_name(selector))
     rules = [rule for role in of_kind(objects, "Role") for rule in role["rules"] if "leases" in rule["resources"]]
     assert [rule.get("resourceNames") for rule in rules] == ([None, expected] if expected else [])
     assert [rule["verbs"] for rule in rules] == ([["create"], ["get", "patch", "update"]] if expected else [])
@@ -151,7 +166,7 @@ def test_strict_makes_nothing_cluster_wide_and_rights_in_the_named_namespaces_on
     assert {o["metadata"].get("namespace") for o in objects if o["kind"] in RIGHTS} == {NAMESPACE, "apps"}
     assert all(o["metadata"].get("namespace") for o in objects)
     (deployment,) = of_kind(objects, "Deployment")
-    assert "--no-watch-all-namespaces" in container(deployment)["args"]
+    assert "--watch-all-namespaces=false" in container(deployment)["args"]
     verbs = {
         v
         for role in of_kind(objects, "Role")
@@ -211,10 +226,6 @@ def test_a_wrong_value_is_refused_by_name(helm: Helm, values: str, message: str)
         ("leaderElection.enabled=false", "leaderElection.enabled is false, and imagebot has 2 replicas: all of them would write"),
         ("storage.persistence.enabled=true", "storage.persistence.enabled needs replicas: 1"),
         ("rbac.namespaces[0]=apps", "rbac.namespaces needs rbac.strict: true or watchAllNamespaces: false"),
-        (
-            "workloadIdentity.defaultServiceAccount=a",
-            "workloadIdentity.defaultServiceAccount needs workloadIdentity.enabled: true",
-        ),
         ("caBundle.configMap=a,caBundle.secret=b", "caBundle: either configMap or secret, not both"),
         ("shards[0].key=a,shards[1].key=a", "shards: the key of imagebot-a is there twice"),
         ("serviceAccount.create=false", "serviceAccount.name must name the ServiceAccount that is there"),

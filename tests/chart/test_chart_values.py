@@ -39,7 +39,6 @@ BESIDE: dict[str, dict[str, Any]] = {
     "podDisruptionBudget.maxUnavailable": {"replicas": 3, "storage.persistence.enabled": False},
     "replicas": {"storage.persistence.enabled": False},
     "storage.dataLimit": {"storage.persistence.enabled": False},
-    "workloadIdentity.enabled": {"workloadIdentity.defaultServiceAccount": ""},
 }
 """What has to be otherwise for a value to count."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,11 @@ class Helm:
         """The rendered objects."""
         return parse(self.template(*arguments, namespace=namespace, release=release))
 
+    def notes(self, kubeconfig: Path, *arguments: str) -> str:
+        """What an installation would say at its end; nothing is made. Needs a server to talk to, as Helm does."""
+        place = ("--namespace", NAMESPACE, "--dry-run=client", "--kubeconfig", str(kubeconfig))
+        return self.run("install", "imagebot", str(CHART), *place, *arguments).partition("\nNOTES:\n")[2]
+
 
 def parse(text: str) -> list[Object]:
     """The objects in manifests."""
@@ -79,12 +83,6 @@ def container(deployment: Object) -> Object:
     """The container of the service."""
     (found,) = deployment["spec"]["template"]["spec"]["containers"]
     return dict(found)
-
-
-def shell_commands(text: str) -> Iterator[str]:
-    """The `sh` blocks of a Markdown text, in order."""
-    for found in re.finditer(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        yield found.group(1)
 
 
 def grant(cluster: Cluster, helm: Helm, namespace: str, *arguments: str) -> list[Object]:
