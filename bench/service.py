@@ -220,8 +220,9 @@ async def fleet(automations: int = 20) -> dict[str, Any]:
                 await until(lambda: moved(bare, "1.1.0") >= automations, step=0.02)
             await worker.tell("drain")
             pushes = sum("git-receive-pack" in r and r.startswith("POST") for r in w.git.traffic.requests)
-            return {"automations": automations, **meter.figures(), "commits": int(bare.git("rev-list", "--count", f"{base}..main")),
-                    "pushes": pushes, "git_requests": len(w.git.traffic.requests)}  # fmt: skip
+            commits = int(bare.git("rev-list", "--count", f"{base}..main"))
+            work = {"commits": commits, "pushes": pushes, "git_requests": len(w.git.traffic.requests)}
+            return {"automations": automations, **meter.figures(), **work}
         finally:
             worker.close()
 

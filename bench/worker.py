@@ -1,4 +1,4 @@
-"""The service in a process of its own, told over stdin when to look at its folder: so its CPU and memory can be measured alone."""
+"""The service in a process of its own, told over stdin when to look at its folder: its CPU and memory are measured alone."""
 
 from __future__ import annotations
 

@@ -70,8 +70,6 @@ class Registry:
     scheme: Scheme = field(default_factory=Scheme)
     factories: dict[str, ControllerFactory] = field(default_factory=dict)
     """Groups of controllers by name (`image`)."""
-    owned: set[str] = field(default_factory=set)
-    """Kinds that controllers here reconcile; the others are only read."""
     commands: list[Any] = field(default_factory=list)
     """Commands for the command line (click)."""
 
@@ -99,6 +97,12 @@ def state_folder(directory: Path, chosen: Path | None = None) -> Path:
     full = directory.resolve()
     mark = hashlib.sha256(str(full).encode()).hexdigest()[:12]
     return Path(user_state_path("imagebot", appauthor=False)) / f"{full.name or 'root'}-{mark}"
+
+
+def require_folder(directory: Path) -> None:
+    """Raise Invalid when there is no such folder."""
+    if not directory.is_dir():
+        raise Invalid(f"{directory} is not a folder: give the folder with your manifests")
 
 
 @dataclass
@@ -132,8 +136,7 @@ async def local_service(
     Raises Invalid for a folder that is not there or state that cannot be used, Conflict when another process has the state.
     """
     registry, settings, clock = registry or load_packages(), settings or Settings(), clock or SystemClock()
-    if not directory.is_dir():
-        raise Invalid(f"{directory} is not a folder: give the folder with your manifests")
+    require_folder(directory)
     home = state_folder(directory, state)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
@@ -142,10 +145,11 @@ async def local_service(
         store = await stack.enter_async_context(LocalStore(Folder(directory, registry.scheme), database, registry.scheme, clock))
         schedule = Schedule(clock)
         back_off = BackOff(settings.retry.least, settings.retry.greatest)
-        around = Surroundings(store, clock, schedule, store, metrics, back_off, retry)
+        around = Surroundings(store, clock, schedule, store, metrics, back_off, retry=retry)
         core = Core(store, clock, store, metrics, settings, home, around, local=True)
         controllers = [c for factory in registry.chosen() for c in await stack.enter_async_context(factory(core))]
         manager = Manager(store, controllers, schedule)
+        metrics.file_problems.set_function(lambda: len(store.problems))
         url = None
         if settings.server.address:
             probes = {"store": lambda: None, "manager": lambda: str(manager.failed) if manager.failed else None}

@@ -8,7 +8,8 @@ Two ways in:
 - `parse_events` yields the parser's own events with character positions, for code that edits text in place. Nothing is resolved
   and no alias is followed, so a YAML bomb is only as large as its text.
 
-We never write YAML with a library: see `imagebot.markers` for how a value is changed without touching the rest of a file.
+We never write somebody's file with a library: see `imagebot.markers` for how a value is changed without touching the rest of it.
+`dump` is for data of our own.
 """
 
 from __future__ import annotations
@@ -375,3 +376,21 @@ def _feed(loader: _Loader, event: NodeEvent) -> None:
         loader.alias(event)
     elif isinstance(event, CollectionStartEvent):
         loader.open(event)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that this or any other reader would take for something else."""
+
+
+def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = isinstance(resolve(text), str)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _string)
+
+
+def dump(data: Any) -> str:
+    """Plain data of our own as YAML, for people to read and for `load_documents` to read back; never used on anybody's file."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+    return text

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import click
 import orjson
-import yaml
 
 from reconcile.api.crd import definitions
 from reconcile.app import load_packages
 from reconcile.errors import Invalid
+from reconcile.yamlio import dump
 
 HEADER = "# Made from the models by `imagebot crds`; change those instead.\n"
 
@@ -67,4 +67,4 @@ def differences(found: Definitions, folder: Path, *, all_of_it: bool) -> list[st
 
 def as_yaml(manifest: Mapping[str, Any]) -> str:
     """One manifest as YAML in the order it was made in, one line per value."""
-    return yaml.safe_dump(dict(manifest), sort_keys=False, allow_unicode=True, width=10_000)
+    return dump(dict(manifest))

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 import click
 import orjson
-import yaml
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from reconcile.api.resource import AnyResource
 from reconcile.api.scheme import KindInfo
 from reconcile.cli.columns import age, cell, find, present
+from reconcile.yamlio import dump
 
 Format = Literal["table", "wide", "json", "yaml", "name"]
 Object = dict[str, Any]
@@ -41,7 +42,7 @@ def print_data(data: Object, output: Format) -> None:
     elif output == "json":
         click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
     else:
-        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000), nl=False)
+        click.echo(dump(data), nl=False)
 
 
 def print_table(objects: Sequence[AnyResource | Object], now: datetime | None = None) -> None:
@@ -74,7 +75,7 @@ def print_kind(info: KindInfo, objects: Sequence[Object], *, namespaces: bool, w
     print_rows(head, rows)
 
 
-def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], *, indent: int = 0) -> None:
     """Write a table to stdout: folded to the width of a terminal, elsewhere one line per row and without colours."""
     console = Console(highlight=False, markup=False, emoji=False)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -84,12 +85,12 @@ def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(shown, style=_COLOURS.get(shown, "")) for shown in map(clean, row)))
     if console.is_terminal:
-        console.print(table)
+        console.print(Padding(table, (0, 0, 0, indent)) if indent else table)
         return
     wide = Console(width=100_000, color_system=None, highlight=False, markup=False, emoji=False)
     with wide.capture() as capture:
         wide.print(table)
-    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    click.echo("\n".join(f"{' ' * indent}{line}".rstrip() for line in capture.get().splitlines()))
 
 
 def clean(text: object) -> str:
