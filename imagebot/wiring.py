@@ -27,7 +27,6 @@ def register(registry: Registry) -> None:
     """Add the kinds, the controllers and the commands of this package."""
     for info in (IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION):
         registry.scheme.register(info)
-        registry.owned.add(info.kind)
     registry.factories["image"] = controllers
     registry.commands.extend(commands)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
+from reconcile.api.selectors import compile_selector, parse_selector
 from reconcile.app import Core, Registry, free
 from reconcile.kube.client import Client
 from reconcile.kube.connect import KubeSettings, connect
@@ -23,10 +24,10 @@ from reconcile.kube.events import KubeEvents
 from reconcile.kube.lease import LEASE_NAME, KubeLease, LeaseTimes
 from reconcile.kube.limiter import Limiter
 from reconcile.kube.metrics import KubeMetrics
-from reconcile.kube.notify import EventPoster
+from reconcile.kube.notify import EventPoster, Sinks
 from reconcile.kube.store import KubeStore
 from reconcile.ports.clock import Clock, SystemClock
-from reconcile.ports.events import Event, EventSink
+from reconcile.ports.events import EventSink
 from reconcile.runtime.backoff import BackOff
 from reconcile.runtime.controller import Surroundings
 from reconcile.runtime.logs import get_logger
@@ -60,18 +61,6 @@ class ClusterSettings:
     lease: LeaseTimes = field(default_factory=LeaseTimes)
     groups: Sequence[str] = ()
     """Which groups of controllers run; empty: all."""
-
-
-class Tee:
-    """Events to several sinks."""
-
-    def __init__(self, *sinks: EventSink) -> None:
-        self._sinks = sinks
-
-    def emit(self, event: Event) -> None:
-        """Take one event; never blocks and never raises."""
-        for sink in self._sinks:
-            sink.emit(event)
 
 
 def lease_name(selector: str) -> str:
@@ -125,13 +114,11 @@ class ClusterService:
                 home = os.environ.get(RUNTIME_NAMESPACE) or connection.namespace
                 self._lease = KubeLease(client, home, self._clock, name=lease_name(cluster.selector), times=cluster.lease)
                 client.fence = self._lease.require
-            selectors = {i.kind: cluster.selector for i in self._registry.scheme if i.kind in self._owned()}
             self._store = KubeStore(
                 client,
                 self._registry.scheme,
                 self._clock,
                 namespace=cluster.namespace,
-                selectors=selectors if cluster.selector else None,
                 metrics=counted,
             )
             await stack.enter_async_context(self._store)
@@ -142,13 +129,9 @@ class ClusterService:
                 poster = EventPoster(cluster.events_address, self._clock)
                 await stack.enter_async_context(poster.running())
                 sinks.append(poster)
-            self._events = Tee(*sinks)
+            self._events = Sinks(*sinks)
             await self._serve(stack)
             yield self
-
-    def _owned(self) -> set[str]:
-        """Kinds that we reconcile: a shard's selector is for these, what they refer to may carry any labels."""
-        return {info.kind for info in self._registry.scheme if info.kind in self._registry.owned}
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         def alive() -> str | None:
@@ -175,7 +158,11 @@ class ClusterService:
     async def _work(self) -> None:
         settings, schedule = self._settings, Schedule(self._clock)
         back_off = BackOff(settings.retry.least, settings.retry.greatest)
-        around = Surroundings(self._store, self._clock, schedule, self._events, self.metrics, back_off)
+        # The selector is for what we reconcile; what that refers to may belong to any shard, so the store follows everything.
+        matches = compile_selector(parse_selector(self._cluster.selector))
+        around = Surroundings(
+            self._store, self._clock, schedule, self._events, self.metrics, back_off, mine=lambda r: matches(r.meta.labels)
+        )
         core = Core(
             self._store,
             self._clock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -44,3 +45,28 @@ def _requirement(requirement: LabelRequirement) -> Matcher:
             return lambda labels: key not in labels
         case other:
             raise Invalid(f'"{other}" is not a valid label selector operator')
+
+
+_EXPRESSION = re.compile(
+    r"\s*(?:(?P<absent>!)\s*)?(?P<key>[A-Za-z0-9./_-]+)\s*"
+    r"(?:(?P<operator>==|!=|=)\s*(?P<value>[A-Za-z0-9._-]*)|(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?\s*(?:,|\Z)"
+)
+
+
+def parse_selector(text: str) -> LabelSelector:
+    """The selector of a text as `kubectl -l` takes it: `a=b,c!=d,e in (f,g),h notin (i),j,!k`; raises Invalid."""
+    found: list[LabelRequirement] = []
+    at = 0
+    while at < len(text.strip()):
+        match = _EXPRESSION.match(text, at)
+        if match is None or (match["absent"] and (match["operator"] or match["set"])):
+            raise Invalid(f"{text!r} is not a label selector: write it like key=value,other!=value,!third")
+        at = match.end()
+        if match["operator"]:
+            operator, values = ("NotIn" if match["operator"] == "!=" else "In"), [match["value"]]
+        elif match["set"]:
+            operator, values = ("In" if match["set"] == "in" else "NotIn"), [v.strip() for v in match["values"].split(",")]
+        else:
+            operator, values = ("DoesNotExist" if match["absent"] else "Exists"), []
+        found.append(LabelRequirement(key=match["key"], operator=operator, values=values or None))
+    return LabelSelector(match_expressions=found or None)

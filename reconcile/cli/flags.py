@@ -104,7 +104,7 @@ def cluster_options(command: Command) -> Command:
         go_bool("--watch-all-namespaces", True, "Work in all namespaces; with false only in $RUNTIME_NAMESPACE."),
         click.option("--no-watch-all-namespaces", is_flag=True, hidden=True),
         click.option("--watch-label-selector", default="", metavar="SELECTOR", help="Only objects with these labels (a shard)."),
-        click.option("--kube-api-qps", type=click.FloatRange(0.1), default=50.0, show_default=True, help="API requests a second."),
+        click.option("--kube-api-qps", type=click.FloatRange(0.1), default=50.0, show_default=True, help="Requests a second."),
         click.option("--kube-api-burst", type=click.IntRange(1), default=300, show_default=True, help="Requests at once."),
         click.option("--events-addr", default="", metavar="URL", help="Where events are posted to as JSON."),
         click.option("--metrics-addr", default=":8080", show_default=True, help="Where /metrics answers; 0 for nowhere."),

@@ -99,7 +99,7 @@ async def _run_cluster(settings: Settings, options: dict[str, Any]) -> None:
             qps=options["kube_api_qps"],
             burst=options["kube_api_burst"],
         ),
-        storage=Path(options["storage_path"]).absolute(),
+        storage=_storage(options),
         namespace=namespace,
         selector=options["watch_label_selector"],
         events_address=options["events_addr"],
@@ -110,6 +110,10 @@ async def _run_cluster(settings: Settings, options: dict[str, Any]) -> None:
         groups=tuple(name.strip() for name in options["controllers"].split(",") if name.strip()),
     )
     await run_cluster(settings, cluster, load_packages(), _stop_signal())
+
+
+def _storage(options: dict[str, Any]) -> Path:
+    return Path(options["storage_path"]).absolute()
 
 
 def _stop_signal() -> asyncio.Event:

@@ -43,6 +43,8 @@ class Surroundings:
     events: EventSink
     metrics: Metrics
     back_off: BackOff = field(default_factory=BackOff)
+    mine: Callable[[AnyResource], bool] = lambda _: True
+    """Which objects are ours to reconcile: those of our shard. The others are only read."""
     retry: bool = True
     """False in a single pass: an object that fails is not looked at again."""
 
@@ -90,12 +92,17 @@ class Controller:
                 note(change)
             if change.type is ChangeType.DELETED:
                 await self._forget(change.new)
-            elif _wakes(change):
+            elif _wakes(change) or self._joins(change):
                 self.add(key)
         mapper = self.watches.get(change.new.kind)
         if mapper is not None:
             for key in await self._concerned(mapper, change):
                 self.add(key)
+
+    def _joins(self, change: Change) -> bool:
+        """Whether the object has come into our shard: its labels changed."""
+        mine = self._around.mine
+        return change.old is not None and mine(change.new) and not mine(change.old)
 
     async def _concerned(self, mapper: Mapper, change: Change) -> Iterable[Key]:
         try:
@@ -177,6 +184,8 @@ class Controller:
             resource = await around.store.get(self.kind, key)
         except NotFound:
             self.failures.pop(key, None)
+            return None
+        if not around.mine(resource):
             return None
         if resource.meta.deletion_timestamp:
             return await self._delete(resource)
