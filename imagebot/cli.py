@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import click
 
+from imagebot.explain.command import explain
+
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and say how to look around.")
@@ -26,4 +28,4 @@ def demo(keep: bool, signing: str | None, speed: str | None) -> int:
     return run_demo(Options(keep, cast(Any, signing), speed))
 
 
-commands: list[click.Command] = [demo]
+commands: list[click.Command] = [demo, explain]

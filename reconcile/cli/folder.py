@@ -29,7 +29,7 @@ class FolderObjects:
     """See `Objects`."""
 
     def __init__(self, scheme: Scheme, directory: Path, found: list[AnyResource], events: list[EventRow], namespace: str | None):
-        self.namespaced = False
+        self.namespaced = namespace is not None
         self.where = f"in {directory}" + (f', namespace "{namespace}"' if namespace else "")
         self._scheme = scheme
         self._events = [row for row in events if namespace in (None, row.key.namespace)]
@@ -76,7 +76,7 @@ class FolderObjects:
 @asynccontextmanager
 async def open_folder(scheme: Scheme, directory: Path, state: Path | None, namespace: str | None) -> AsyncIterator[FolderObjects]:
     """The objects of a folder; raises Invalid when there is no such folder or its state cannot be read."""
-    path = _state_of(directory, state)
+    path = state_path(directory, state)
     if path is not None:
         found, events = _stored(scheme, path)
     else:
@@ -84,7 +84,7 @@ async def open_folder(scheme: Scheme, directory: Path, state: Path | None, names
     yield FolderObjects(scheme, directory, found, events, namespace)
 
 
-def _state_of(directory: Path, state: Path | None) -> Path | None:
+def state_path(directory: Path, state: Path | None) -> Path | None:
     """The state file of a folder, None when no service has run there; raises Invalid when it is no folder."""
     if not directory.is_dir():
         raise Invalid(f"{directory} is not a folder: give the folder with your manifests with --dir")

@@ -1,4 +1,5 @@
-"""The command `imagebot`: run, once, get, reconcile, suspend, resume, crds, version, and what packages add.
+"""The command `imagebot`: run, once, get, events, reconcile, suspend, resume, crds, version,
+and what packages add.
 
 stdout holds results only; logs, progress and errors go to stderr. Exit codes: 0 done (for `once`: nothing to change), 1 failed,
 2 (`once`) something was changed, 64 wrong usage.
@@ -14,6 +15,7 @@ import click
 from reconcile import __version__
 from reconcile.app import load_packages
 from reconcile.cli.crds import crds
+from reconcile.cli.events import events
 from reconcile.cli.get import get
 from reconcile.cli.reconcile import reconcile_command
 from reconcile.cli.service import once, run
@@ -44,6 +46,7 @@ def version(output: str) -> None:
 cli.add_command(run)
 cli.add_command(once)
 cli.add_command(get)
+cli.add_command(events)
 cli.add_command(reconcile_command)
 cli.add_command(suspend)
 cli.add_command(resume)

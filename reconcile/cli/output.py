@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import click
 import orjson
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -23,6 +24,8 @@ Object = dict[str, Any]
 
 FOLDED = frozenset({"STATUS", "MESSAGE", "IMAGE", "URL", "WHY"})
 """Columns that take several lines on a narrow terminal."""
+LEAST_FOLDED = 20
+"""Characters that such a column must have; a terminal with less room breaks the lines of the table itself, and nothing is cut."""
 
 _COLOURS = {"True": "green", "False": "red", "Unknown": "yellow", "Suspended": "yellow", "Warning": "yellow"}
 _READY = '.status.conditions[?(@.type=="Ready")]'
@@ -78,19 +81,32 @@ def print_kind(info: KindInfo, objects: Sequence[Object], *, namespaces: bool, w
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], *, indent: int = 0) -> None:
     """Write a table to stdout: folded to the width of a terminal, elsewhere one line per row and without colours."""
     console = Console(highlight=False, markup=False, emoji=False)
+    texts = [[clean(shown) for shown in row] for row in rows]
+    fold = console.is_terminal and _room(head, texts, console.width - indent) >= LEAST_FOLDED
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in head:
-        fold = title in FOLDED and console.is_terminal
-        table.add_column(title, no_wrap=not fold, overflow="fold", min_width=20 if fold else None)
-    for row in rows:
-        table.add_row(*(Text(shown, style=_COLOURS.get(shown, "")) for shown in map(clean, row)))
-    if console.is_terminal:
+        table.add_column(title, no_wrap=not (fold and title in FOLDED), overflow="fold")
+    for row in texts:
+        table.add_row(*(Text(shown, style=_COLOURS.get(shown, "")) for shown in row))
+    if fold:
         console.print(Padding(table, (0, 0, 0, indent)) if indent else table)
         return
-    wide = Console(width=100_000, color_system=None, highlight=False, markup=False, emoji=False)
+    wide = Console(
+        width=100_000, color_system="auto" if console.is_terminal else None, highlight=False, markup=False, emoji=False
+    )
     with wide.capture() as capture:
         wide.print(table)
     click.echo("\n".join(f"{' ' * indent}{line}".rstrip() for line in capture.get().splitlines()))
+
+
+def _room(head: Sequence[str], texts: Sequence[Sequence[str]], width: int) -> float:
+    """Characters that each folded column has beside the others."""
+    widest = [max(cell_len(line) for text in column for line in text.split("\n")) for column in zip(head, *texts, strict=True)]
+    fixed = sum(size + 2 for title, size in zip(head, widest, strict=True) if title not in FOLDED)
+    folded = [size + 2 for title, size in zip(head, widest, strict=True) if title in FOLDED]
+    if sum(folded) <= width - fixed:
+        return float(width)
+    return (width - fixed) / len(folded)
 
 
 def clean(text: object) -> str:

@@ -31,6 +31,11 @@ Result = TypeVar("Result")
 PATIENCE = 60.0
 """Seconds that a command may take which only reads, or writes once."""
 
+NOWHERE = (
+    "there is neither a folder nor a cluster to look at: name the folder of your manifests with --dir, "
+    "or a cluster with --kubeconfig, KUBECONFIG or ~/.kube/config"
+)
+
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 MAX_NAME = 253
@@ -154,8 +159,7 @@ def open_objects(place: Place, scheme: Scheme) -> AbstractAsyncContextManager[Ob
         from reconcile.cli.folder import open_folder
 
         return open_folder(scheme, place.directory, place.state, place.namespace)
-    return open_cluster_of(place, scheme, "there is neither a folder nor a cluster to look at: name the folder of your manifests "
-                           "with --dir, or a cluster with --kubeconfig, KUBECONFIG or ~/.kube/config")  # fmt: skip
+    return open_cluster_of(place, scheme, NOWHERE)
 
 
 def open_cluster_of(

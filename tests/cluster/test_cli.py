@@ -1,14 +1,16 @@
-"""get, reconcile, suspend and resume against a real API server; a thread of the test answers in the place of a controller."""
+"""Commands against a real API server; a thread of the test answers in the place of a controller."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import structlog
@@ -22,7 +24,7 @@ from reconcile.cli.target import Place, finish, open_cluster_of
 from reconcile.cli.target import UnknownKind as Unknown
 from tests.support.controlplane import Cluster
 from tests.support.kube import scheme_of, thing_kind
-from tests.support.lab import git_repository, image_policy, image_repository
+from tests.support.lab import automation, git_repository, image_policy, image_repository
 
 V1 = "image.toolkit.fluxcd.io/v1"
 NOW = "2030-01-01T00:00:00Z"
@@ -313,3 +315,134 @@ def test_one_missing_name_does_not_keep_the_others(cli: Cli) -> None:
     assert '✗ imagepolicies.image.toolkit.fluxcd.io "none" not found' in err
     assert cli.read("ImagePolicy", "web")["spec"]["suspend"] is True
     assert cli("suspend", "imgpol")[0] == EXIT_USAGE
+
+
+# --- events, explain
+
+
+def said(cli: Cli, kind: str, name: str, type_: str, message: str, second: int, count: int = 1) -> None:
+    meta = {"name": f"{name}.{second}", "namespace": cli.namespace}
+    last = f"2030-01-01T00:00:{second:02}Z"
+    cli.api.create({
+        "apiVersion": "v1", "kind": "Event", "metadata": meta, "type": type_, "reason": "Said", "message": message,
+        "involvedObject": {"apiVersion": V1 if kind.startswith("Image") else "v1", "kind": kind, "name": name,
+                           "namespace": cli.namespace},
+        "firstTimestamp": NOW, "lastTimestamp": last, "count": count,
+    })  # fmt: skip
+
+
+def test_events_are_ours_and_in_order(cli: Cli) -> None:
+    said(cli, "ImagePolicy", "web", "Warning", "second", 2, count=4)
+    said(cli, "ImageRepository", "web", "Normal", "first", 1)
+    said(cli, "Pod", "web", "Normal", "of somebody else", 3)
+    code, out, err = cli("events")
+    head, *rows = out.splitlines()
+    assert (code, err, head.split()) == (0, "", ["LAST", "SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"])
+    assert [row.split()[-2:] for row in rows] == [["ImageRepository/web", "first"], ["ImagePolicy/web", "second"]]
+    assert "(x4 over 0s)" in rows[1]
+    found = json.loads(cli("events", "--types", "Warning", "-o", "json")[1])["items"]
+    assert [event["message"] for event in found] == ["second"]
+
+
+def test_events_for_an_object_and_what_it_refers_to(cli: Cli) -> None:
+    cli.create(image_policy("web", repository="base"))
+    for number, (kind, name) in enumerate(
+        [("ImagePolicy", "web"), ("ImageRepository", "base"), ("ImagePolicy", "other"), ("ImagePolicy", "gone")]
+    ):
+        said(cli, kind, name, "Normal", f"of {name}", number)
+    assert [line.split()[-1] for line in cli("events", "--for", "imgpol/web")[1].splitlines()[1:]] == ["web", "base"]
+    assert [line.split()[-1] for line in cli("events", "--for", "imgpol/gone")[1].splitlines()[1:]] == ["gone"]
+    code, _, err = cli("events", "--for", "imgpol/none")
+    assert (code, err) == (1, 'imagebot: imagepolicies.image.toolkit.fluxcd.io "none" not found\n')
+
+
+class Registry:
+    """Tags of one image behind a token, from a thread of the test."""
+
+    def __init__(self, tags: list[str]) -> None:
+        body = json.dumps({"name": "web", "tags": tags}).encode()
+        wanted = "Basic " + base64.b64encode(b"bot:hush-hush-hush").decode()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                allowed = self.headers.get("Authorization") == wanted
+                self.send_response(200 if allowed else 401)
+                if not allowed:
+                    self.send_header("WWW-Authenticate", 'Basic realm="test"')
+                answer = b"{}" if not allowed or self.path == "/v2/" else body
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self) -> Self:
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+def declare_chain(cli: Cli, host: str) -> None:
+    login = {"auths": {host: {"username": "bot", "password": "hush-hush-hush"}}}
+    cli.api.create({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pull", "namespace": cli.namespace},
+        "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": json.dumps(login)},
+    })  # fmt: skip
+    scan: dict[str, Any] = {"lastScanResult": {"tagCount": 2, "scanTime": NOW, "revision": "1", "latestTags": ["1.1.0", "1.0.0"]}}
+    cli.create(image_repository("web", f"{host}/web", secretRef={"name": "pull"}, insecure=True), ready(**scan))
+    cli.create(image_policy("web"), ready(latestRef={"name": f"{host}/web", "tag": "1.1.0"}))
+    cli.create(automation("fleet", "fleet"), ready(lastPushCommit="0" * 40, lastPushTime=NOW))
+
+
+def test_explain_follows_the_chain_with_the_secret_of_the_repository(cli: Cli) -> None:
+    with Registry(["1.0.0", "1.1.0", "1.2.0", "latest"]) as registry:
+        declare_chain(cli, registry.host)
+        code, out, err = cli("explain", "imgpol/web", "-o", "json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert "hush" not in out
+    assert [row["tag"] for row in found["tags"]["rows"]] == ["1.2.0", "1.1.0", "1.0.0", "latest"]
+    assert found["choice"]["notes"] == ["The next scan and pass would choose 1.2.0: highest of 3 versions in >=0.0.0."]
+    assert [row["automation"] for row in found["automations"]["rows"]] == ["fleet"]
+
+
+def test_explain_without_the_right_to_read_secrets_uses_the_status(cli: Cli, tmp_path: Path) -> None:
+    meta = {"name": "viewer", "namespace": cli.namespace}
+    rule = {
+        "apiGroups": ["image.toolkit.fluxcd.io"],
+        "resources": ["imagepolicies", "imagerepositories"],
+        "verbs": ["get", "list"],
+    }
+    subject = {"kind": "ServiceAccount", **meta}
+    rbac = "rbac.authorization.k8s.io"
+    cli.api.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
+    cli.api.create({"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": [rule]})
+    cli.api.create({
+        "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": meta, "subjects": [subject],
+        "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "viewer"},
+    })  # fmt: skip
+    declare_chain(cli, "127.0.0.1:1")
+    config = cli.cluster.service_account_kubeconfig(cli.namespace, "viewer", tmp_path / "kubeconfig")
+    code, out, err = cli("explain", "imgpol/web", "-o", "json", kubeconfig=config)
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert 'missing RBAC rule {apiGroups: [""], resources: ["secrets"], verbs: ["get"]}' in found["repository"]["notes"][0]
+    assert [row["tag"] for row in found["tags"]["rows"]] == ["1.1.0", "1.0.0"]
+    assert 'resources: ["imageupdateautomations"]' in found["automations"]["notes"][0]
+
+
+def test_explain_an_automation_whose_source_is_missing(cli: Cli) -> None:
+    cli.create(automation("fleet", "fleet"), ready("False", "failed to checkout source"))
+    found = json.loads(cli("explain", "iua", "fleet", "-o", "json")[1])
+    assert found["source"]["notes"] == ['It cannot be read: gitrepositories.source.toolkit.fluxcd.io "fleet" not found.']
+    assert found["waitsFor"]["notes"] == ["The next try: it failed, and is tried again with a growing delay."]
