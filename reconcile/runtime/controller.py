@@ -30,6 +30,8 @@ from reconcile.runtime.schedule import Timers
 log = get_logger("controller")
 
 MAX_CONFLICTS = 5
+BACKLOG = 2
+"""Waiting objects per worker above which passes do not show their progress."""
 Mapper = Callable[[Change], Awaitable[Iterable[Key]]]
 
 
@@ -260,6 +262,10 @@ class Controller:
     # --- writing
 
     async def _announce(self, run: Run) -> None:
+        """Show how far the pass has got. Not while many others wait: after a start, writing what is over in a moment would keep
+        everybody from the end for longer than it lasts."""
+        if len(self.queue) > BACKLOG * self.workers:
+            return
         written = await self._write(run.resource, status_with_conditions(run.status, run.conditions))
         if written is None:
             return
