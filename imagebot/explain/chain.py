@@ -128,6 +128,7 @@ async def _folder(scheme: Scheme, directory: Path, place: Place) -> AsyncIterato
 
 def copy_database(path: Path, copy: Path) -> None:
     """Copy a state file, also one in use; raises Invalid when it cannot be read."""
+    Database(path, read_only=True).close()  # for its words about a file that is not ours, or not of this version
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(copy)) as target:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -71,12 +70,6 @@ class Judgement:
     def count(self, *states: State) -> int:
         """How many tags are in one of these states."""
         return sum(verdict.state in states for verdict in self.verdicts)
-
-    @property
-    def reasons(self) -> Mapping[str, int]:
-        """How many tags were left out for each reason, most frequent first."""
-        left_out = (State.OUTSIDE, State.UNREADABLE, State.FILTERED, State.EXCLUDED)
-        return dict(Counter(v.why for v in self.verdicts if v.state in left_out).most_common())
 
 
 def judge(tags: Iterable[str], exclusions: Sequence[str], policy: Policy | None) -> Judgement:

@@ -1,5 +1,4 @@
-"""The command `imagebot`: run, once, get, events, reconcile, suspend, resume, crds, version,
-and what packages add.
+"""The command `imagebot`: its verbs, those that packages add, and how it ends.
 
 stdout holds results only; logs, progress and errors go to stderr. Exit codes: 0 done (for `once`: nothing to change), 1 failed,
 2 (`once`) something was changed, 64 wrong usage.
