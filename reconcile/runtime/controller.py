@@ -256,7 +256,7 @@ class Controller:
         if isinstance(outcome, Success) and outcome.changed:
             self.effects[resource.key] = outcome
         self._tell(resource, run, verdict, outcome)
-        around.metrics.show_ready(self.kind, resource.key, _ready_status(verdict.conditions))
+        around.metrics.show_conditions(self.kind, resource.key, verdict.conditions)
         return verdict
 
     # --- writing
@@ -365,11 +365,6 @@ def _wakes(change: Change) -> bool:
         or old.requested_at != new.requested_at
         or old.deletion_timestamp != new.deletion_timestamp
     )
-
-
-def _ready_status(conditions: cond.Conditions) -> str:
-    ready = cond.get(conditions, cond.READY)
-    return ready.status if ready else "Unknown"
 
 
 def _light(outcome: Outcome) -> Outcome:

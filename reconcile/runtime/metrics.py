@@ -5,13 +5,19 @@ Names and labels that dashboards for the Flux controllers use are kept: `gotk_*`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from reconcile.api.meta import Key
+from reconcile.api import conditions as cond
+from reconcile.api.conditions import READY, STALLED
+from reconcile.api.meta import Condition, Key
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 RESULTS = ("success", "error", "requeue", "requeue_after")
+CONDITION_SERIES = ((READY, "True"), (READY, "False"), (READY, "Unknown"), (STALLED, "True"))
+"""The conditions of an object that are shown, as (type, status)."""
 
 # Ten exponential buckets from 10 ms to 30 min, as upstream's.
 _STEP = (1800 / 0.01) ** (1 / 9)
@@ -102,27 +108,30 @@ class Metrics:
         self.queue_adds.labels(controller)
         self.queue_retries.labels(controller)
 
-    def show_ready(self, kind: str, key: Key, status: str) -> None:
-        """Set the Ready condition of an object: one of the three series is 1, the others are 0."""
-        for value in ("True", "False", "Unknown"):
-            self.condition.labels(kind, key.name, key.namespace, "Ready", value).set(value == status)
+    def show_conditions(self, kind: str, key: Key, conditions: Sequence[Condition]) -> None:
+        """Set the series of an object's conditions.
+
+        Ready has one for each status, of which one is 1; without the condition, Unknown is. Stalled, which is either True or
+        absent, has one, which is 1 or 0.
+        """
+        for condition, status in CONDITION_SERIES:
+            self.condition.labels(kind, key.name, key.namespace, condition, status).set(_status(conditions, condition) == status)
 
     def forget(self, kind: str, namespace: str, name: str) -> None:
         """Drop the series of an object that is gone."""
-        for family, labels in (
-            (self.duration, (kind, name, namespace)),
-            (self.suspended, (kind, name, namespace)),
-        ):
+        key = (kind, name, namespace)
+        series = [(self.duration, key), (self.suspended, key), *((self.condition, (*key, *shown)) for shown in CONDITION_SERIES)]
+        for family, labels in series:
             try:
                 family.remove(*labels)
-            except KeyError:
-                continue
-        for status in ("True", "False", "Unknown"):
-            try:
-                self.condition.remove(kind, name, namespace, "Ready", status)
             except KeyError:
                 continue
 
     def render(self) -> bytes:
         """The text exposition of all families."""
         return generate_latest(self.registry)
+
+
+def _status(conditions: Sequence[Condition], kind: str) -> str:
+    found = cond.get(conditions, kind)
+    return found.status if found else "Unknown"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from reconcile.api.meta import Key
-from reconcile.errors import Failed
+from reconcile.api.meta import Condition, Key
+from reconcile.errors import Failed, Stalled
 from reconcile.runtime.metrics import DURATION_BUCKETS, Metrics
+from reconcile.runtime.outcome import Success
 from tests.support.bench import KEY, KIND, bench
 
 FAMILIES = {
@@ -26,6 +27,10 @@ FAMILIES = {
     "workqueue_adds": ("counter", {"name"}),
     "workqueue_retries": ("counter", {"name"}),
 }
+
+
+def condition(kind: str, status: str) -> Condition:
+    return Condition(type=kind, status=status, reason="Some", message="", last_transition_time="2024-01-01T00:00:00Z")
 
 
 async def test_a_pass_fills_every_family(tmp_path: Path) -> None:
@@ -49,6 +54,16 @@ async def test_a_pass_fills_every_family(tmp_path: Path) -> None:
         assert world.value("gotk_reconcile_duration_seconds_count", **where) == 2
         states = [world.value("gotk_reconcile_condition", **where, type="Ready", status=s) for s in ("True", "False", "Unknown")]
         assert states == [0, 1, 0]
+        stalled = {**where, "type": "Stalled", "status": "True"}
+        assert world.value("gotk_reconcile_condition", **stalled) == 0
+        world.reconciler.outcome = Stalled("InvalidSpec", "it cannot be")
+        world.controller.add(KEY)
+        await world.step()
+        assert world.value("gotk_reconcile_condition", **stalled) == 1
+        world.reconciler.outcome = Success("it works")
+        world.controller.add(KEY)
+        await world.step()
+        assert world.value("gotk_reconcile_condition", **stalled) == 0
 
 
 def test_the_duration_has_ten_exponential_buckets_from_10_ms_to_30_min() -> None:
@@ -63,12 +78,34 @@ def test_the_series_of_an_object_that_is_gone_go() -> None:
     for name in ("a", "b"):
         metrics.duration.labels(KIND, name, "default").observe(1)
         metrics.suspended.labels(KIND, name, "default").set(0)
-        metrics.show_ready(KIND, Key("default", name), "True")
+        metrics.show_conditions(KIND, Key("default", name), [condition("Ready", "True")])
     metrics.forget(KIND, "default", "a")
     metrics.forget(KIND, "default", "a")
     text = metrics.render().decode()
     assert 'name="a"' not in text
-    assert text.count('name="b"') == len(DURATION_BUCKETS) + 1 + 3 + 1 + 3  # with +Inf, count, sum and _created
+    assert text.count('name="b"') == len(DURATION_BUCKETS) + 1 + 3 + 1 + 4  # with +Inf, count, sum and _created
+
+
+@pytest.mark.parametrize(
+    ("conditions", "shown"),
+    [
+        ((), {("Ready", "Unknown")}),
+        ((("Ready", "True"),), {("Ready", "True")}),
+        ((("Reconciling", "True"), ("Ready", "Unknown")), {("Ready", "Unknown")}),
+        ((("Reconciling", "True"), ("Ready", "False")), {("Ready", "False")}),
+        ((("Stalled", "True"), ("Ready", "False")), {("Ready", "False"), ("Stalled", "True")}),
+        ((("Stalled", "False"), ("Ready", "True")), {("Ready", "True")}),
+    ],
+)
+def test_conditions_are_four_series_for_any_object(conditions: tuple[tuple[str, str], ...], shown: set[tuple[str, str]]) -> None:
+    metrics = Metrics()
+    every = [condition(kind, status) for kind, status in (("Stalled", "True"), ("Ready", "False"))]
+    for given in (every, [condition(kind, status) for kind, status in conditions]):
+        metrics.show_conditions(KIND, KEY, given)
+    series = {(s.labels["type"], s.labels["status"]): s.value for s in next(iter(metrics.condition.collect())).samples}
+    assert set(series) == {("Ready", "True"), ("Ready", "False"), ("Ready", "Unknown"), ("Stalled", "True")}
+    assert {name for name, value in series.items() if value == 1} == shown
+    assert set(series.values()) == {0, 1}
 
 
 def test_packages_declare_their_own() -> None:
