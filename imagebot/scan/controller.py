@@ -31,6 +31,8 @@ HEARTBEAT = timedelta(minutes=10)
 
 MIN_TIMEOUT = 1.0
 NOT_DUE = ""
+ORDINARY = ("triggered by interval", "no tags in database")
+"""Reasons that nobody gave: time has passed, or we were started again (tags are kept in memory only)."""
 
 
 class ImageRepositoryReconciler:
@@ -61,8 +63,8 @@ class ImageRepositoryReconciler:
                 reason, wait = self._due(run, repository, last)
                 if reason is NOT_DUE and last is not None:
                     return self._report(run, last, wait, "no change in repository configuration since last scan")
-                # An ordinary interval is not worth a write: watchers see that pass only when it brings news.
-                await run.progress(f"scanning: {reason}", write=reason != "triggered by interval")
+                # Not worth a write: watchers see such a pass only when it brings news.
+                await run.progress(f"scanning: {reason}", write=reason not in ORDINARY)
                 scanned = await self._scan(resource, repository, client, last)
         except TimeoutError as error:
             raise Failed("ReadOperationFailed", "scan failed: context deadline exceeded") from error
