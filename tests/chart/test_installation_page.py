@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support.chart import MONITORING, Helm
-from tests.support.controlplane import NODE, ControlPlane
+from tests.support.controlplane import ControlPlane
 from tests.support.controlplane_build import REPOSITORY, find_programs
 
 pytestmark = pytest.mark.slow
@@ -25,8 +25,6 @@ CONTROLLERS = ("image-reflector-controller", "image-automation-controller")
 def fresh_plane(workloads: object, own_control_plane: ControlPlane) -> Iterator[ControlPlane]:
     """A control plane on which nothing was done yet: the page makes and deletes cluster-wide objects."""
     with ControlPlane(find_programs()) as plane:
-        # As a kubelet does.
-        plane.api.merge_patch("v1", "Node", NODE, {"metadata": {"labels": {"kubernetes.io/os": "linux"}}})
         for path in sorted(MONITORING.glob("*.yaml")):
             plane.api.install_crd(yaml.safe_load(path.read_text()))
         yield plane

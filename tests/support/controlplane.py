@@ -208,7 +208,9 @@ class ControlPlane(Cluster):
         if self.runs_workloads:
             capacity = {"cpu": "64", "memory": "256Gi", "pods": "5000", "ephemeral-storage": "1Ti"}
             status = {"capacity": capacity, "allocatable": capacity}
-            self.api.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "status": status})
+            # The labels that a kubelet gives its node, by which workloads choose one.
+            meta = {"name": NODE, "labels": {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}}
+            self.api.create({"apiVersion": "v1", "kind": "Node", "metadata": meta, "status": status})
             # The taint of a node that is not ready goes a moment after it is: before that nothing is scheduled.
             self._wait("the node to be ready", lambda: self._must(not self.api.get("v1", "Node", NODE)["spec"].get("taints")))
             self._wait("the controllers to work", lambda: self.api.get("v1", "ServiceAccount", "default", "default"))
