@@ -101,9 +101,6 @@ first eight digits of the label selector's SHA-256, so that shards elect their l
 {{- fail (printf "storage.persistence.enabled needs replicas: 1, because pods cannot share the folder; %s has %d" .name (int .replicas)) -}}
 {{- end -}}
 {{- end -}}
-{{- if and .Values.rbac.namespaces (include "imagebot.everywhere" .) -}}
-{{- fail "rbac.namespaces needs rbac.strict: true or watchAllNamespaces: false; without them all namespaces can be read" -}}
-{{- end -}}
 {{- if and .Values.caBundle.configMap .Values.caBundle.secret -}}
 {{- fail "caBundle: either configMap or secret, not both" -}}
 {{- end -}}

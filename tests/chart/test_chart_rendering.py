@@ -23,7 +23,7 @@ KINDS = {
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
     "shards": f"{RIGHTS_OF_ALL} Deployment=3 NetworkPolicy=1 PodDisruptionBudget=3 PodMonitor=1 PrometheusRule=1 "
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
-    "strict": "Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 Role=3 RoleBinding=3 Service=1 ServiceAccount=1",
+    "strict": "Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 Role=2 RoleBinding=2 Service=1 ServiceAccount=1",
     "minimal": "ClusterRole=1 ClusterRoleBinding=1 Deployment=1 ServiceAccount=1",
     "everything": "ClusterRole=2 ConfigMap=3 Deployment=2 NetworkPolicy=1 PersistentVolumeClaim=2 PodMonitor=1 PrometheusRule=1 "
     "Role=2 RoleBinding=2 Service=1 ServiceAccount=1",
@@ -90,7 +90,8 @@ def test_the_program_takes_the_arguments(helm: Helm, name: str) -> None:
         assert options["watch_all_namespaces"] is (name not in {"strict", "everything"})
         assert options["enable_leader_election"] is (name != "minimal")
         assert len(arguments) == len({argument.partition("=")[0] for argument in arguments})
-        assert options["kube_api_qps"] == (12.5 if name == "everything" else 50)
+        assert options["kube_api_qps"] == (12.5 if name == "everything" else 100)
+        assert options["kube_api_burst"] == (25 if name == "everything" else 500)
 
 
 @every_set
@@ -161,23 +162,17 @@ def test_shards_divide_the_objects_without_rest(helm: Helm) -> None:
     assert chosen == ["!sharding.fluxcd.io/key", "sharding.fluxcd.io/key=a", "sharding.fluxcd.io/key=big"]
 
 
-def test_strict_makes_nothing_cluster_wide_and_rights_in_the_named_namespaces_only(helm: Helm) -> None:
+def test_strict_makes_nothing_outside_the_namespace_of_the_release(helm: Helm) -> None:
     objects = helm.objects(*value_set("strict"))
-    assert {o["metadata"].get("namespace") for o in objects if o["kind"] in RIGHTS} == {NAMESPACE, "apps"}
-    assert all(o["metadata"].get("namespace") for o in objects)
+    assert {o["metadata"].get("namespace") for o in objects} == {NAMESPACE}
+    assert {o["kind"] for o in objects if o["kind"] in RIGHTS} == {"ServiceAccount", "Role", "RoleBinding"}
     (deployment,) = of_kind(objects, "Deployment")
     assert "--watch-all-namespaces=false" in container(deployment)["args"]
-    verbs = {
-        v
-        for role in of_kind(objects, "Role")
-        if role["metadata"]["namespace"] == "apps"
-        for rule in role["rules"]
-        for v in rule["verbs"]
-    }
-    assert verbs == {"get", "list", "watch"}
+    subjects = [subject for binding in of_kind(objects, "RoleBinding") for subject in binding["subjects"]]
+    assert subjects == [{"kind": "ServiceAccount", "name": "imagebot", "namespace": NAMESPACE}] * 2
 
 
-def test_secrets_are_never_listed_and_nothing_is_created_but_events_leases_and_tokens(helm: Helm) -> None:
+def test_secrets_are_never_listed_and_nothing_is_created_but_events_and_leases(helm: Helm) -> None:
     seen: Counter[str] = Counter()
     for name in VALUE_SETS:
         roles = [o for o in helm.objects(*value_set(name)) if o["kind"] in {"Role", "ClusterRole"}]
@@ -189,8 +184,7 @@ def test_secrets_are_never_listed_and_nothing_is_created_but_events_leases_and_t
                 assert rule["verbs"] == ["get"]
             if "create" in rule["verbs"]:
                 seen.update(rule["resources"])
-    # Tokens in one set only, that which asks for them.
-    assert seen == {"events": 6, "leases": 5, "serviceaccounts/token": 1}
+    assert seen == {"events": 6, "leases": 5}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +219,6 @@ def test_a_wrong_value_is_refused_by_name(helm: Helm, values: str, message: str)
     [
         ("leaderElection.enabled=false", "leaderElection.enabled is false, and imagebot has 2 replicas: all of them would write"),
         ("storage.persistence.enabled=true", "storage.persistence.enabled needs replicas: 1"),
-        ("rbac.namespaces[0]=apps", "rbac.namespaces needs rbac.strict: true or watchAllNamespaces: false"),
         ("caBundle.configMap=a,caBundle.secret=b", "caBundle: either configMap or secret, not both"),
         ("shards[0].key=a,shards[1].key=a", "shards: the key of imagebot-a is there twice"),
         ("serviceAccount.create=false", "serviceAccount.name must name the ServiceAccount that is there"),

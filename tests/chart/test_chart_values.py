@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from reconcile.api.meta import Key
+from reconcile.kube.limiter import BURST, QPS
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.runtime.logs import LEVELS
 from reconcile.runtime.metrics import Metrics
@@ -23,7 +26,7 @@ ONLY = {"controllers"}
 SETTINGS = [s for top in read(VALUES.read_text()) for s in top.walk() if not s.children and s.path[0] not in ONLY]
 
 OTHERS: dict[str, Any] = {
-    "fullnameOverride": "other", "nameOverride": "other", "rbac.create": False, "rbac.namespaces": ["apps"],
+    "fullnameOverride": "other", "nameOverride": "other", "rbac.create": False,
     "rbac.strict": True, "rbac.aggregate": False, "serviceAccount.create": False, "caBundle.configMap": "authorities",
     "leaderElection.enabled": False, "leaderElection.leaseDuration": "50s", "leaderElection.renewDeadline": "31s",
     "leaderElection.retryPeriod": "6s", "podDisruptionBudget.enabled": False, "podDisruptionBudget.maxUnavailable": 2,
@@ -107,6 +110,8 @@ def test_defaults_are_those_of_the_program() -> None:
     assert properties["featureGates"]["propertyNames"]["enum"] == list(GATES)
     assert set(properties["logLevel"]["enum"]) == set(LEVELS) - {"none"}
     assert properties["concurrent"]["default"] == Settings().concurrent
+    api = properties["kubeApi"]["properties"]
+    assert (api["qps"]["default"], api["burst"]["default"]) == (QPS, BURST)
     retry = {name: properties["retry"]["properties"][name]["default"] for name in ("minDelay", "maxDelay", "dependency")}
     assert retry == {"minDelay": "750ms", "maxDelay": "15m", "dependency": "30s"}
     assert RetrySettings() == RetrySettings(0.75, 15 * 60, 30)
@@ -130,6 +135,16 @@ def test_alerts_and_dashboard_name_metrics_that_exist(helm: Helm) -> None:
     assert len(expressions) == 10 + 22 + 2
     used = {name for text in expressions for name in re.findall(r"\b([a-z][a-z0-9_]*_[a-z0-9_]+|up)\b(?=\s*[{]|$)", text)}
     assert used - known == set()
+
+    # A label value that no series has makes an alert that never fires.
+    metrics.show_conditions("ImagePolicy", Key("default", "web"), ())
+    (conditions,) = metrics.condition.collect()
+    series = [(sample.labels["type"], sample.labels["status"]) for sample in conditions.samples]
+    asked = [re.search(r'gotk_reconcile_condition\{[^}]*\btype="(\w+)", status="(\w+)"\}', text) for text in expressions]
+    pairs = Counter(found.groups() for found in asked if found)
+    assert pairs == {("Ready", "False"): 3, ("Stalled", "True"): 1, ("Ready", "True"): 1}
+    assert sum(text.count("type=") for text in expressions) == pairs.total()
+    assert set(pairs) - set(series) == set()
 
 
 def test_each_alert_says_what_is_wrong_and_selects_the_releases_series(helm: Helm) -> None:
