@@ -10,7 +10,8 @@ from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import load_packages
 from reconcile.cli.output import Format, Object, as_list, print_data, print_kind, print_table
 from reconcile.cli.target import Objects, Place, Subject, UnknownKind, finish, open_objects, place_options, subjects
-from reconcile.errors import ReconcileError
+from reconcile.errors import NotFound, ReconcileError
+from reconcile.kube.errors import Denied
 from reconcile.runtime.logs import configure
 
 
@@ -64,7 +65,7 @@ async def collect(objects: Objects, wanted: Sequence[Subject], selector: str = "
             found += await _of(objects, subject, selector)
         except UnknownKind as error:
             unknown[subject.info.kind] = error
-        except ReconcileError as error:
+        except (NotFound, Denied) as error:  # anything else would come again for the next kind
             problems.append(error)
     kinds = {subject.info.kind for subject in wanted}
     if unknown and len(unknown) == len(kinds):

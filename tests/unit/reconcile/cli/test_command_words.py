@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import structlog
 
 from reconcile.app import load_packages
 from reconcile.cli.folder import parse_selector
@@ -16,6 +18,15 @@ from reconcile.cli.verdict import verdict
 from reconcile.errors import Invalid
 
 SCHEME = load_packages().scheme
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """Commands direct the logs to the stderr of their test, which is closed afterwards."""
+    yield
+    structlog.reset_defaults()
+
+
 REPOSITORY, POLICY, AUTOMATION, GIT = "ImageRepository", "ImagePolicy", "ImageUpdateAutomation", "GitRepository"
 
 
