@@ -183,4 +183,9 @@ class ClusterService:
             manager = self._manager = Manager(self._store, controllers, schedule)
             await stack.enter_async_context(manager.running())
             log.info("controllers started", kinds=[c.kind for c in controllers])
-            await manager.wait()
+            try:
+                await manager.wait()
+            finally:
+                # Others begin when the lease has ended: a push that is under way then must have ended before.
+                if self._lease is not None and not self._lease.leading:
+                    manager.abandon()

@@ -59,6 +59,10 @@ class Manager:
         finally:
             await self._stop(watch, workers)
 
+    def abandon(self) -> None:
+        """Give passes that are under way no time at the end: what they are about to change is not ours to change any more."""
+        self._grace = 0.0
+
     def _root_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if self._stopping and error is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from tests.support.audit import WRITES
 from tests.support.clusterlab import SHORT_LEASE, ClusterLab, Replica, cluster_lab, until
 from tests.support.controlplane import ControlPlane
+from tests.support.kube import proxied
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +126,71 @@ def test_a_leader_frozen_during_a_push_makes_no_second_commit(
     world.request("ImageRepository")
     world.until_settled(bare, "1.1.0")
     assert len(bare.log()) == 3
+
+
+async def test_a_leader_cut_off_from_the_api_server_during_a_push_stops_before_the_other_begins(
+    world: ClusterLab, own_control_plane: ControlPlane
+) -> None:
+    mark = own_control_plane.audit.mark()
+    bare = await asyncio.to_thread(world.create_app)
+    pushing, go_on = threading.Event(), threading.Event()
+
+    def intercept(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.command == "POST" and handler.path.endswith("git-receive-pack") and not pushing.is_set():
+            pushing.set()
+            go_on.wait(60)
+        return False
+
+    world.git.intercept = intercept
+    flags = (*FLAGS, "--leader-election-lease-duration=10s")
+    config, user = world.kubeconfig("first")
+    async with proxied(config, world.root) as (proxy, through):
+        first, second = world.replica("first", kubeconfig=through, user=user), world.replica("second")
+        try:
+            await asyncio.to_thread(first.start, *flags, ready=False)
+            await asyncio.to_thread(until, pushing.is_set, "the push of the first")
+            await asyncio.to_thread(second.start, *flags)
+            proxy.refusing = True
+            await proxy.cut()
+            await asyncio.to_thread(until, lambda: second.leads, "the second to lead")
+            # It did not wait for the push to end: that was not its own any more.
+            assert first.exit_code() not in {None, 0}
+            assert first.says("lost the lease")
+            await asyncio.to_thread(world.until_settled, bare, "1.0.0")
+        finally:
+            go_on.set()
+    await asyncio.to_thread(world.handled, "ImageRepository", await asyncio.to_thread(world.request, "ImageRepository"))
+    assert len(bare.log()) == 2
+    bare.check()
+    assert_one_after_the_other(world, mark, first, second)
+
+
+@pytest.mark.parametrize("arrives", ["late", "first"])
+def test_asked_to_end_during_a_push(world: ClusterLab, arrives: str) -> None:
+    """A deployment is rolled out while a push is under way: the push has a while, the next process finds what came of it."""
+    bare = world.create_app()
+    replica = world.replica("first")
+    pushing, go_on = threading.Event(), threading.Event()
+
+    def intercept(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.command == "POST" and handler.path.endswith("git-receive-pack") and not pushing.is_set():
+            pushing.set()
+            if arrives == "late":
+                go_on.wait(60)
+        return False
+
+    world.git.intercept = intercept
+    try:
+        replica.start(*FLAGS, ready=False)
+        until(pushing.is_set, "the push")
+        assert replica.stop() == 0
+        assert replica.says("gave the lease back")
+        replica.start(*FLAGS)
+        world.until_settled(bare, "1.0.0")
+    finally:
+        go_on.set()
+    assert len(bare.log()) == 2
+    bare.check()
 
 
 def test_shards_have_leases_of_their_own(world: ClusterLab) -> None:

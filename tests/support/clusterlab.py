@@ -76,6 +76,14 @@ def ready_of(found: Object) -> tuple[str, str, str]:
     return entry["status"], entry["reason"], entry["message"]
 
 
+def is_settled(found: Object | None, bare: BareRepository, tag: str) -> bool:
+    """Whether an automation has seen this tag, and its status stands for the present head of the branch."""
+    status = (found or {}).get("status") or {}
+    seen = [entry.get("tag") for entry in (status.get("observedPolicies") or {}).values()]
+    revision = f"main@sha1:{bare.head()}"
+    return condition(found, "Ready") == "True" and tag in seen and status.get("observedSourceRevision") == revision
+
+
 class RegistryThread:
     """The registry on an event loop of its own."""
 
@@ -157,8 +165,10 @@ class Replica:
         return code
 
     def stop(self) -> int:
-        """SIGTERM, as a kubelet ends a pod; the exit code."""
-        return self._supervisor.stop(self.name, patience=15.0)
+        """SIGTERM, as a kubelet ends a pod, with the 30 seconds that it gives; the exit code."""
+        os.kill(self.pid, signal.SIGTERM)
+        until(lambda: self.exit_code() is not None, f"{self.name} to end when asked to", seconds=30)
+        return self._supervisor.stop(self.name)
 
     def kill(self) -> int:
         """SIGKILL for the process and its children, as a container ends that is out of memory; the exit code."""
@@ -277,10 +287,7 @@ class ClusterLab:
         """Wait until the automation has seen this tag, and its status stands for the present head of the branch."""
 
         def settled(found: Object) -> bool:
-            status = found.get("status") or {}
-            seen = [entry.get("tag") for entry in (status.get("observedPolicies") or {}).values()]
-            revision = f"main@sha1:{bare.head()}"
-            return condition(found, "Ready") == "True" and tag in seen and status.get("observedSourceRevision") == revision
+            return is_settled(found, bare, tag)
 
         return self.until_object("ImageUpdateAutomation", name, settled, f"settled on {tag}")
 
