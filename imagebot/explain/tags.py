@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from imagebot.api import ImagePolicySpec
-from imagebot.policy.base import Alphabetical, Choice, InvalidFilter, NoChoice, Numerical, Rule, SemVer, TagFilter
+from imagebot.policy.base import Alphabetical, Choice, InvalidFilter, NoChoice, Numerical, SemVer, TagFilter
 from imagebot.policy.by_number import parse_number
-from imagebot.policy.choose import Policy, build_policy
+from imagebot.policy.choose import Policy
 from imagebot.policy.extract import values_of
 from imagebot.policy.index import TagIndex
+from imagebot.policy.rules import policy_of
 from imagebot.scan.tags import DEFAULT_EXCLUSION, InvalidExclusion
 from reconcile.regexp import Regexp, RegexpError
 from reconcile.versions import is_prerelease, version_key
@@ -189,19 +189,6 @@ def _excluder(patterns: Sequence[str]) -> Callable[[str], str | None]:
         except RegexpError as error:
             raise InvalidExclusion(f"failed to compile regex {pattern}: {error}") from error
     return lambda tag: next((pattern for pattern, rule in rules if rule.matches(tag)), None)
-
-
-def policy_of(spec: ImagePolicySpec) -> Policy:
-    """The policy that a spec describes; raises InvalidPolicy."""
-    rule: Rule | None = None
-    if spec.policy.semver is not None:
-        rule = SemVer(spec.policy.semver.range)
-    elif spec.policy.alphabetical is not None:
-        rule = Alphabetical(spec.policy.alphabetical.order, spec.policy.alphabetical.filter or "")
-    elif spec.policy.numerical is not None:
-        rule = Numerical(spec.policy.numerical.order)
-    tags = spec.filter_tags
-    return build_policy(rule, TagFilter(tags.pattern or "", tags.extract or "") if tags is not None else None)
 
 
 def rule_in_words(policy: Policy) -> str:

@@ -16,8 +16,9 @@ from imagebot.api import (
     ImageRef,
     ImageRepository,
 )
-from imagebot.policy.base import Alphabetical, InvalidFilter, InvalidPolicy, NoChoice, Numerical, SemVer, TagFilter
-from imagebot.policy.choose import Policy, build_policy
+from imagebot.policy.base import InvalidFilter, InvalidPolicy, NoChoice
+from imagebot.policy.choose import Policy
+from imagebot.policy.rules import policy_of
 from imagebot.scan.access import Access, check_identity_gate, repository_of
 from imagebot.scan.cache import Scanned, TagStore
 from reconcile.api import conditions as cond
@@ -186,16 +187,8 @@ def access_denied(repository: ImageRepository, namespace: str, labels: Mapping[s
 
 
 def _build(spec: ImagePolicySpec) -> Policy:
-    rule: SemVer | Alphabetical | Numerical | None = None
-    if spec.policy.semver is not None:
-        rule = SemVer(spec.policy.semver.range)
-    elif spec.policy.alphabetical is not None:
-        rule = Alphabetical(spec.policy.alphabetical.order, spec.policy.alphabetical.filter or "")
-    elif spec.policy.numerical is not None:
-        rule = Numerical(spec.policy.numerical.order)
-    tags = spec.filter_tags
     try:
-        return build_policy(rule, TagFilter(tags.pattern or "", tags.extract or "") if tags is not None else None)
+        return policy_of(spec)
     except InvalidPolicy as error:
         raise Stalled("InvalidPolicy", f"invalid policy: {error}") from error
 

@@ -63,7 +63,9 @@ async def test_passes_cost_what_they_change(own_control_plane: ControlPlane, nam
     ):
         sink, schedule = KubeEvents(client, clock), Schedule(clock)
         around = Surroundings(store, clock, schedule, sink, metrics)
-        controller = Controller(reconciler, around, name="thing-controller", workers=4)
+        controller = Controller(
+            reconciler, around, name="thing-controller", workers=COUNT
+        )  # no backlog: passes show their progress
         manager = Manager(store, [controller], schedule)
         mark = own_control_plane.audit.mark()
         async with sink.running(), manager.running():
