@@ -16,6 +16,7 @@ from reconcile.app import load_packages
 from reconcile.cli.crds import crds
 from reconcile.cli.events import events
 from reconcile.cli.get import get
+from reconcile.cli.install import install
 from reconcile.cli.reconcile import reconcile_command
 from reconcile.cli.service import once, run
 from reconcile.cli.suspend import resume, suspend
@@ -50,6 +51,7 @@ cli.add_command(reconcile_command)
 cli.add_command(suspend)
 cli.add_command(resume)
 cli.add_command(crds)
+cli.add_command(install)
 
 
 def main(arguments: list[str] | None = None) -> Any:
