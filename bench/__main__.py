@@ -1,6 +1,6 @@
 """`python -m bench [NAME …]`: run benchmarks, print a table of each, and keep all figures as JSON in bench/out.
 
-Names: scan, policy, markers, gitops, latency, fleet, bigrepo, steady; all of them without a name.
+Names: scan, policy, markers, gitops, latency, fleet, bigrepo, steady, cluster (needs Go once); all of them without a name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import markers, policy, service
+from bench import cluster, markers, policy, service
 from bench.meter import machine
 
 OUT = Path(__file__).parent / "out"
@@ -41,6 +41,7 @@ BENCHES: dict[str, Callable[[], Any]] = {
     "fleet": lambda: asyncio.run(service.fleet()),
     "bigrepo": lambda: asyncio.run(service.bigrepo()),
     "steady": lambda: asyncio.run(service.steady()),
+    "cluster": cluster.run,
 }
 
 
