@@ -25,9 +25,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 @click.command()
 @click.option("--export", "export", is_flag=True, help="Print the objects; piping them to kubectl is left to you.")
-@click.option(
-    "-n", "--namespace", default=NAMESPACE, show_default=True, help="Namespace to install into; it is printed, too."
-)
+@click.option("-n", "--namespace", default=NAMESPACE, show_default=True, help="Namespace to install into; it is printed, too.")
 @click.option("--image", default="", metavar="REF", help="Container image.  [default: that of the chart]")
 @click.option("--no-crds", is_flag=True, help="Leave the CustomResourceDefinitions out.")
 def install(export: bool, namespace: str, image: str, no_crds: bool) -> None:
