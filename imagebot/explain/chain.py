@@ -19,7 +19,8 @@ from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import DATABASE_NAME
 from reconcile.cli.folder import state_path
 from reconcile.cli.output import clean
-from reconcile.cli.target import NOWHERE, Place, open_cluster_of
+from reconcile.cli.place import Place
+from reconcile.cli.target import NOWHERE, open_cluster_of
 from reconcile.errors import Invalid, NotFound
 from reconcile.local.database import Database
 from reconcile.local.files import Folder

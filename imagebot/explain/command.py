@@ -24,7 +24,8 @@ from reconcile.api.selectors import compile_selector
 from reconcile.app import load_packages
 from reconcile.cli.columns import present
 from reconcile.cli.output import print_data
-from reconcile.cli.target import DURATION, PATIENCE, Place, finish, one_subject, place_options
+from reconcile.cli.place import Place
+from reconcile.cli.target import DURATION, PATIENCE, finish, one_subject, place_options
 from reconcile.errors import Invalid, ReconcileError
 from reconcile.redact import redact_url
 from reconcile.runtime.logs import configure

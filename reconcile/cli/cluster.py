@@ -8,7 +8,7 @@ from typing import Any
 
 from reconcile.api.meta import Key
 from reconcile.api.scheme import KindInfo, Scheme
-from reconcile.cli.target import Object, Place, UnknownKind
+from reconcile.cli.place import Object, Place, UnknownKind
 from reconcile.errors import LimitExceeded, NotFound
 from reconcile.kube.client import Client, open_client
 from reconcile.kube.connect import KubeSettings

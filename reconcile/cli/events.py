@@ -11,7 +11,8 @@ from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import load_packages
 from reconcile.cli.columns import age, present
 from reconcile.cli.output import Format, as_list, print_data, print_rows
-from reconcile.cli.target import Object, Objects, Place, finish, one_subject, open_objects, place_options
+from reconcile.cli.place import Object, Objects, Place
+from reconcile.cli.target import finish, one_subject, open_objects, place_options
 from reconcile.errors import NotFound
 from reconcile.runtime.logs import configure
 

@@ -11,31 +11,14 @@ from typing import Any, TypeVar
 
 import click
 
-from reconcile.api.duration import format_duration, parse_duration
+from reconcile.api.duration import format_duration
+from reconcile.cli.durations import DurationType
 from reconcile.runtime.logs import LEVELS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class GoDurationType(click.ParamType[float]):
-    """A Go duration such as `750ms`, `30s`, `15m`, or a number of seconds; gives seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds; a usage error when the text is no duration or below zero."""
-        if isinstance(value, int | float):
-            return float(value)
-        try:
-            seconds = parse_duration(value) if not value.replace(".", "", 1).isdigit() else float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a duration: write it like 750ms, 30s or 15m", param, ctx)
-        if seconds < 0:
-            self.fail(f"{value!r} is below zero", param, ctx)
-        return seconds
-
-
-DURATION = GoDurationType()
+DURATION = DurationType(most=10 * 365 * 24 * 3600.0)
 
 
 def go_bool(name: str, default: bool, text: str, **more: Any) -> Callable[[Command], Command]:

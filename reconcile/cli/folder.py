@@ -13,7 +13,7 @@ from reconcile.api.resource import AnyResource
 from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.api.selectors import Matcher, compile_selector
 from reconcile.app import DATABASE_NAME, state_folder
-from reconcile.cli.target import Object
+from reconcile.cli.place import Object
 from reconcile.errors import Invalid, NotFound
 from reconcile.local.database import Database, EventRow
 from reconcile.local.files import Folder

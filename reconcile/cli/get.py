@@ -9,7 +9,8 @@ import click
 from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import load_packages
 from reconcile.cli.output import Format, Object, as_list, print_data, print_kind, print_table
-from reconcile.cli.target import Objects, Place, Subject, UnknownKind, finish, open_objects, place_options, subjects
+from reconcile.cli.place import Objects, Place, UnknownKind
+from reconcile.cli.target import Subject, finish, open_objects, place_options, subjects
 from reconcile.errors import NotFound, ReconcileError
 from reconcile.kube.errors import Denied
 from reconcile.runtime.logs import configure

@@ -12,7 +12,8 @@ from reconcile.api.meta import REQUESTED_AT, Key
 from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import load_packages
 from reconcile.cli.output import say
-from reconcile.cli.target import DURATION, PATIENCE, Object, Place, finish, one_subject, open_cluster_of, place_options
+from reconcile.cli.place import Object, Place
+from reconcile.cli.target import DURATION, PATIENCE, finish, one_subject, open_cluster_of, place_options
 from reconcile.errors import Invalid
 from reconcile.runtime.logs import configure
 

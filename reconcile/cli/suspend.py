@@ -12,17 +12,8 @@ from reconcile.api.meta import Key
 from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import load_packages
 from reconcile.cli.output import say
-from reconcile.cli.target import (
-    DURATION,
-    PATIENCE,
-    Object,
-    Place,
-    Subject,
-    finish,
-    open_cluster_of,
-    place_options,
-    subjects,
-)
+from reconcile.cli.place import Object, Place
+from reconcile.cli.target import DURATION, PATIENCE, Subject, finish, open_cluster_of, place_options, subjects
 from reconcile.errors import NotFound, ReconcileError
 from reconcile.runtime.logs import configure
 

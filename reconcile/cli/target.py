@@ -14,18 +14,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from reconcile.api.duration import format_duration, parse_duration
+from reconcile.api.duration import format_duration
 from reconcile.api.scheme import KindInfo, Scheme
+from reconcile.cli.durations import DurationType
+from reconcile.cli.place import Object, Objects, Place
 from reconcile.errors import Invalid, TimedOut
 
 if TYPE_CHECKING:
     from reconcile.cli.cluster import ClusterObjects
 
-Object = dict[str, Any]
 Result = TypeVar("Result")
 
 PATIENCE = 60.0
@@ -41,52 +42,6 @@ _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 MAX_NAME = 253
 
 
-class UnknownKind(Invalid):
-    """A cluster does not have the definition of a kind."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What the options say about where to look.
-
-    Attributes:
-        directory: folder of manifests; None: a cluster.
-        state: folder with the state, None: the usual one for the directory.
-        kubeconfig: file; empty: search.
-        context: context of the kubeconfig; empty: its current one.
-        namespace: the one given, None: that of the context, or all of a folder.
-        everywhere: all namespaces.
-    """
-
-    directory: Path | None
-    state: Path | None
-    kubeconfig: str
-    context: str
-    namespace: str | None
-    everywhere: bool
-
-
-class Objects(Protocol):
-    """The objects of a place, as plain data with their status."""
-
-    namespaced: bool
-    """Whether objects of one namespace only are shown, so that a table need not name it."""
-    where: str
-    """The place in words that follow `no objects` and `not found`."""
-
-    async def all_of(self, info: KindInfo, selector: str = "") -> list[Object]:
-        """All objects of a kind that match a label selector, ordered by namespace and name."""
-        ...
-
-    async def find(self, info: KindInfo, name: str) -> list[Object]:
-        """The objects of this name: one, or one for each namespace; raises NotFound."""
-        ...
-
-    async def events(self) -> list[Object]:
-        """The core/v1 Events of our kinds, oldest first."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A kind, or one object of it."""
@@ -95,23 +50,8 @@ class Subject:
     name: str | None = None
 
 
-class DurationType(click.ParamType[float]):
-    """A Go duration such as 90s or 5m; a plain number is in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds, more than none."""
-        try:
-            seconds = float(value) if re.fullmatch(r"[0-9.]+", str(value)) else parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if not 0 < seconds <= 24 * 3600:
-            self.fail(f"{value} is not between 0 and 24h", param, ctx)
-        return seconds
-
-
-DURATION = DurationType()
+DURATION = DurationType(least=0.001)
+"""How long a command waits."""
 
 
 def place_options(*, folder: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -10,7 +10,8 @@ from reconcile.api.meta import Key
 from reconcile.api.scheme import KindInfo
 from reconcile.cli.cluster import ClusterObjects
 from reconcile.cli.columns import find
-from reconcile.cli.target import Object, words_of
+from reconcile.cli.place import Object
+from reconcile.cli.target import words_of
 from reconcile.cli.verdict import Verdict, condition, verdict
 from reconcile.errors import TimedOut
 from reconcile.kube.errors import Temporary, Unreachable

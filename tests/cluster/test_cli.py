@@ -20,8 +20,9 @@ from reconcile.api.crd import definitions
 from reconcile.app import load_packages
 from reconcile.cli.main import EXIT_USAGE, main
 from reconcile.cli.output import as_list
-from reconcile.cli.target import Place, finish, open_cluster_of
-from reconcile.cli.target import UnknownKind as Unknown
+from reconcile.cli.place import Place
+from reconcile.cli.place import UnknownKind as Unknown
+from reconcile.cli.target import finish, open_cluster_of
 from tests.support.controlplane import Cluster
 from tests.support.kube import scheme_of, thing_kind
 from tests.support.lab import automation, git_repository, image_policy, image_repository
