@@ -133,19 +133,26 @@ class KubeCluster:
             Outdated: There is an object of this name, but its uid is not `uid`.
         """
         reference = which if isinstance(which, Reference) else Reference.of(which)
-        resource: Resource | None
+        try:
+            return await self._delete(reference, propagation, uid)
+        except KindMissing:
+            # What was remembered of this kind was wrong; it is forgotten, and asked for again.
+            return await self._delete(reference, propagation, uid)
+
+    async def _delete(self, reference: Reference, propagation: Propagation, uid: str) -> bool:
         try:
             resource = await self._resources.find(reference.api_version, reference.kind)
         except KindMissing:
-            resource = await self._resources.elsewhere(reference.group, reference.kind)
-        if resource is None:
-            return False
+            other = await self._resources.elsewhere(reference.group, reference.kind)
+            if other is None:
+                return False
+            resource = other
         try:
             await self._client.delete(_named(resource, reference), propagation=propagation, uid=uid)
         except ObjectMissing:
             return False
         except KindMissing:
-            self._resources.forget(f"{resource.group}/{resource.version}" if resource.group else resource.version)
+            self._resources.forget(resource.api_version)
             raise
         return True
 

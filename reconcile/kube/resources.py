@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ AGE = 600.0
 MAX_VERSIONS = 256
 """Group versions that are remembered; a large cluster serves about a hundred."""
 
+# Its parts become parts of a path.
+_API_VERSION = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/)?[a-z0-9][a-z0-9-]*")
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -27,6 +31,11 @@ class Resource:
     version: str
     plural: str
     namespaced: bool
+
+    @property
+    def api_version(self) -> str:
+        """`group/version`, or the version alone in the core."""
+        return f"{self.group}/{self.version}" if self.group else self.version
 
     def target(self, namespace: str = "", name: str = "") -> Target:
         """An object, or the collection; the namespace does not count where there is none."""
@@ -109,8 +118,7 @@ class Resources:
 
 
 def _parsed(api_version: str) -> tuple[str, str]:
-    group, slash, version = api_version.rpartition("/")
-    # They become parts of a path.
-    if not version or bool(slash) != bool(group) or not all(c.isalnum() or c in "-." for c in group + version):
+    if not _API_VERSION.fullmatch(api_version):
         raise Invalid(f"{api_version!r} is not an apiVersion: write it like v1 or apps/v1")
+    group, _, version = api_version.rpartition("/")
     return group, version
