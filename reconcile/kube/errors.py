@@ -22,6 +22,7 @@ Messages of the server are kept to the letter: people search for them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -191,12 +192,18 @@ def _status(body: bytes) -> dict[str, Any]:
     return {"message": text} if text else {}
 
 
+_IMPERSONATION = re.compile(r'cannot impersonate resource "([a-z]+)"')
+
+
 def _missing_rule(message: str, verb: str, target: Target) -> str:
     """The RBAC rule that would allow it; nothing when it was not RBAC that refused."""
     if " cannot " not in message:
         return ""
-    resource = target.plural + (f"/{target.subresource}" if target.subresource else "")
-    rule = f'{{apiGroups: ["{target.group}"], resources: ["{resource}"], verbs: ["{verb}"]}}'
+    resource, group = target.plural + (f"/{target.subresource}" if target.subresource else ""), target.group
+    impersonated = _IMPERSONATION.search(message)
+    if impersonated is not None:  # refused before the request itself was looked at
+        resource, group, verb = impersonated[1], "", "impersonate"
+    rule = f'{{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}}'
     return f": missing RBAC rule {rule}"
 
 
