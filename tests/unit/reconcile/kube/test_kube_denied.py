@@ -13,8 +13,10 @@ TARGET = Target("apps", "v1", "deployments", "web", "a")
     ("message", "rule"),
     [
         (
-            'deployments.apps "a" is forbidden: User "u" cannot patch resource "deployments" in API group "apps" in the namespace '
-            '"web"',
+            (
+                'deployments.apps "a" is forbidden: User "u" cannot patch resource "deployments" in API group "apps" in the '
+                'namespace "web"'
+            ),
             ': missing RBAC rule {apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"]}',
         ),
         (
