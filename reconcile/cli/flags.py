@@ -18,6 +18,9 @@ from reconcile.runtime.logs import LEVELS
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command: click keeps the help option of a command's first use, whatever its parent says later."""
+
 DURATION = DurationType(most=10 * 365 * 24 * 3600.0)
 
 

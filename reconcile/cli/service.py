@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from reconcile.api import conditions as cond
 from reconcile.app import Registry, Service, load_packages, local_service, run_local
-from reconcile.cli.flags import cluster_options, common_options, local_options, retry_options
+from reconcile.cli.flags import HELP_NAMES, cluster_options, common_options, local_options, retry_options
 from reconcile.cli.output import Format, as_list, print_data, print_table
 from reconcile.errors import Invalid
 from reconcile.runtime.logs import configure
@@ -44,7 +44,7 @@ def _settings(options: dict[str, Any]) -> Settings:
     )
 
 
-@click.command()
+@click.command(context_settings=HELP_NAMES)
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 @common_options
 @local_options
@@ -144,7 +144,7 @@ def _banner(directory: Path, service: Service) -> str:
     return f"imagebot runs on {directory}{where}; process {os.getpid()}, end it with Ctrl-C"
 
 
-@click.command(context_settings={"default_map": {"log_level": "none"}})
+@click.command(context_settings={"default_map": {"log_level": "none"}, **HELP_NAMES})
 @click.argument("directory", type=click.Path(path_type=Path))
 @common_options
 @local_options
