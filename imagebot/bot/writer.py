@@ -114,7 +114,11 @@ class _Writer:
             while self._waiting:
                 await asyncio.sleep(GATHER)
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-                await self._write(batch)
+                try:
+                    await self._write(batch)
+                except Exception as error:  # noqa: BLE001 - handed to those whose push it was; who came later is not concerned
+                    for job in batch:
+                        _fail(job, error)
         except BaseException as error:
             for job in (*batch, *self._waiting):
                 if not job.future.done():

@@ -22,6 +22,7 @@ from imagebot.policy.rules import policy_of
 from imagebot.scan.access import Access, check_identity_gate, repository_of
 from imagebot.scan.cache import Scanned, TagStore
 from reconcile.api import conditions as cond
+from reconcile.api.duration import format_duration
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, NotFound, ReconcileError, Stalled, Waiting
@@ -127,7 +128,8 @@ class ImagePolicyReconciler:
         if scanned is None and not repository.spec.suspend and (ready is None or ready.status != "False"):
             self._tags.wait(repository.key, resource.key)
             return Pending("waiting for the first scan of the ImageRepository", after=self._requeue_dependency)
-        raise Waiting("DependencyNotReady", "retrying in 30s error: no tags in database", self._requeue_dependency)
+        delay = format_duration(self._requeue_dependency)
+        raise Waiting("DependencyNotReady", f"retrying in {delay} error: no tags in database", self._requeue_dependency)
 
     async def _digest(self, resource: ImagePolicy, repository: ImageRepository, tag: str) -> str | None:
         wanted, latest = resource.spec.digest_reflection_policy, resource.status.latest_ref
