@@ -12,10 +12,9 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Self
 
-import orjson
-
+from reconcile.api.mergepatch import difference
 from reconcile.api.meta import CommonStatus, Key
 from reconcile.api.resource import AnyResource, dump
 from reconcile.api.scheme import KindInfo, Scheme
@@ -226,25 +225,6 @@ class KubeStore:
         except TimeoutError:
             raise reflector.error or ReconcileError(f"{kind}: the list of objects is not complete yet") from None
         return reflector
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch (RFC 7386) that makes `new` of `old`; empty when they are equal. Lists are replaced."""
-    patch: dict[str, Any] = {name: None for name in old if name not in new}
-    for name, value in new.items():
-        before = old.get(name)
-        if isinstance(before, dict) and isinstance(value, dict):
-            inner = difference(before, value)
-            if inner:
-                patch[name] = inner
-        elif name not in old or _json(before) != _json(value):
-            patch[name] = value
-    return patch
-
-
-def _json(value: object) -> bytes:
-    """For comparing: in Python False is 0, in JSON it is not."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def _secret(key: Key, body: Object) -> Secret:
