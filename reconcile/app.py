@@ -27,7 +27,7 @@ from reconcile.ports.clock import Clock, SystemClock
 from reconcile.ports.events import EventSink
 from reconcile.ports.store import Store
 from reconcile.runtime.backoff import BackOff
-from reconcile.runtime.controller import Controller, Surroundings
+from reconcile.runtime.loop import KeyedLoop, Surroundings
 from reconcile.runtime.manager import Manager
 from reconcile.runtime.metrics import Metrics
 from reconcile.runtime.schedule import Schedule
@@ -60,7 +60,7 @@ class Core:
     """Raises when we may not change anything: somebody else leads. Asked right before a push."""
 
 
-ControllerFactory = Callable[[Core], AbstractAsyncContextManager[Sequence[Controller]]]
+ControllerFactory = Callable[[Core], AbstractAsyncContextManager[Sequence[KeyedLoop]]]
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Service:
     """Where the web server answers."""
 
     @property
-    def controllers(self) -> Sequence[Controller]:
+    def controllers(self) -> Sequence[KeyedLoop]:
         """The controllers that run."""
         return self.manager.controllers
 

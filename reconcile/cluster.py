@@ -29,8 +29,8 @@ from reconcile.kube.store import KubeStore
 from reconcile.ports.clock import Clock, SystemClock
 from reconcile.ports.events import EventSink
 from reconcile.runtime.backoff import BackOff
-from reconcile.runtime.controller import Surroundings
 from reconcile.runtime.logs import get_logger
+from reconcile.runtime.loop import Surroundings
 from reconcile.runtime.manager import Manager
 from reconcile.runtime.metrics import Metrics
 from reconcile.runtime.schedule import Schedule

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from reconcile.ports.store import Store
-from reconcile.runtime.controller import Controller
 from reconcile.runtime.logs import get_logger
+from reconcile.runtime.loop import KeyedLoop
 from reconcile.runtime.schedule import Schedule
 
 log = get_logger("manager")
@@ -24,7 +24,7 @@ GRACE = 20.0
 class Manager:
     """Runs a set of controllers on one store."""
 
-    def __init__(self, store: Store, controllers: Sequence[Controller], schedule: Schedule, grace: float = GRACE) -> None:
+    def __init__(self, store: Store, controllers: Sequence[KeyedLoop], schedule: Schedule, grace: float = GRACE) -> None:
         self.store = store
         self.controllers = tuple(controllers)
         self.schedule = schedule

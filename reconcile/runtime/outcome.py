@@ -55,8 +55,8 @@ Outcome = Success | Pending | Exception
 class Verdict:
     """What follows from an outcome. `after` None means no timed return; `back_off` means the queue chooses the delay."""
 
-    conditions: Conditions
-    observed: bool
+    conditions: Conditions = ()
+    observed: bool = False
     after: float | None = None
     back_off: bool = False
     warning: tuple[str, str] | None = None

@@ -10,7 +10,8 @@ from reconcile.api.resource import AnyResource
 from reconcile.kube.events import KubeEvents
 from reconcile.kube.store import KubeStore
 from reconcile.ports.clock import SystemClock
-from reconcile.runtime.controller import Controller, Surroundings
+from reconcile.runtime.controller import Controller
+from reconcile.runtime.loop import Surroundings
 from reconcile.runtime.manager import Manager
 from reconcile.runtime.metrics import Metrics
 from reconcile.runtime.outcome import Success

@@ -19,7 +19,8 @@ from reconcile.local.files import Folder
 from reconcile.local.store import LocalStore
 from reconcile.ports.events import Event
 from reconcile.ports.store import Change
-from reconcile.runtime.controller import Controller, Surroundings
+from reconcile.runtime.controller import Controller
+from reconcile.runtime.loop import Surroundings
 from reconcile.runtime.metrics import Metrics
 from reconcile.runtime.outcome import Pending, Success
 from reconcile.runtime.run import Run
