@@ -25,6 +25,7 @@ from reconcile.local.lease import FileLease
 from reconcile.local.store import LocalStore
 from reconcile.ports.clock import Clock, SystemClock
 from reconcile.ports.events import EventSink
+from reconcile.ports.objects import Objects
 from reconcile.ports.store import Store
 from reconcile.runtime.backoff import BackOff
 from reconcile.runtime.loop import KeyedLoop, Surroundings
@@ -58,6 +59,10 @@ class Core:
     """Whether there is no cluster."""
     fence: Callable[[], None] = free
     """Raises when we may not change anything: somebody else leads. Asked right before a push."""
+    objects: Objects | None = None
+    """Anybody's objects; None where there is no cluster."""
+    mesh_objects: Objects | None = None
+    """Objects of the cluster that routes the traffic; the same as `objects` unless another one was named."""
 
 
 ControllerFactory = Callable[[Core], AbstractAsyncContextManager[Sequence[KeyedLoop]]]
@@ -65,13 +70,15 @@ ControllerFactory = Callable[[Core], AbstractAsyncContextManager[Sequence[KeyedL
 
 @dataclass
 class Registry:
-    """What packages bring: kinds, controllers, commands."""
+    """What packages bring: kinds, controllers, commands, options."""
 
     scheme: Scheme = field(default_factory=Scheme)
     factories: dict[str, ControllerFactory] = field(default_factory=dict)
     """Groups of controllers by name (`image`)."""
     commands: list[Any] = field(default_factory=list)
     """Commands for the command line (click)."""
+    run_options: list[Any] = field(default_factory=list)
+    """Options for the command that runs the service (click); what they are given is in `Settings.packages`."""
 
     def chosen(self, groups: Sequence[str] = ()) -> list[ControllerFactory]:
         """The factories of these groups, of all when none is named; raises Invalid for an unknown name."""

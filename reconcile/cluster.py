@@ -48,6 +48,8 @@ class ClusterSettings:
     """What is set only in cluster mode; the names are those of upstream's flags."""
 
     kube: KubeSettings = field(default_factory=KubeSettings)
+    mesh_kubeconfig: str = ""
+    """Kubeconfig of the cluster that holds the routing objects; empty: ours does."""
     storage: Path = Path("/data")
     """Folder for caches; may vanish at any time while we are down."""
     namespace: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from reconcile.errors import Invalid
 
@@ -75,3 +75,5 @@ class Settings:
     retry: RetrySettings = field(default_factory=RetrySettings)
     log: LogSettings = field(default_factory=LogSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    packages: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Values of the options that packages brought, by Python name; there may be secrets among them."""

@@ -56,8 +56,10 @@ cli.add_command(install)
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point; turns errors into one line on stderr and an exit code."""
-    for command in load_packages().commands:
+    registry = load_packages()
+    for command in registry.commands:
         cli.add_command(command)
+    run.packaged = tuple(registry.run_options)
     try:
         result = cli.main(arguments, prog_name="imagebot", standalone_mode=False)
     except click.UsageError as error:

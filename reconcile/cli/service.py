@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from reconcile.api import conditions as cond
 from reconcile.app import Registry, Service, load_packages, local_service, run_local
 from reconcile.cli.flags import HELP_NAMES, cluster_options, common_options, local_options, retry_options
 from reconcile.cli.output import Format, as_list, print_data, print_table
+from reconcile.cli.packaged import PackagedCommand
 from reconcile.errors import Invalid
 from reconcile.runtime.logs import configure
 from reconcile.runtime.outcome import Success
@@ -27,7 +29,7 @@ UNCHANGED, FAILED, CHANGED = 0, 1, 2
 LOCAL_ADDRESS, CLUSTER_ADDRESS = "127.0.0.1:9440", ":9440"
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def _settings(options: dict[str, Any], packages: Mapping[str, Any] | None = None) -> Settings:
     retry = RetrySettings()
     return Settings(
         concurrent=options["concurrent"],
@@ -41,10 +43,11 @@ def _settings(options: dict[str, Any]) -> Settings:
         ),
         log=LogSettings(options["log_level"], options["log_encoding"]),
         server=ServerSettings(options.get("health_addr") or ""),
+        packages=packages or {},
     )
 
 
-@click.command(context_settings=HELP_NAMES)
+@click.command(cls=PackagedCommand, context_settings=HELP_NAMES)
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 @common_options
 @local_options
@@ -61,7 +64,7 @@ def run(directory: Path | None, **options: Any) -> None:
     """
     if options["health_addr"] is None:
         options["health_addr"] = LOCAL_ADDRESS if directory is not None else CLUSTER_ADDRESS
-    settings = _settings(options)
+    settings = _settings(options, run.values(options))
     configure(settings.log.level, settings.log.encoding or (None if directory is not None else "json"))
     if directory is not None:
         asyncio.run(_run(directory, _state(options), settings))
@@ -99,6 +102,7 @@ async def _run_cluster(settings: Settings, options: dict[str, Any]) -> None:
             qps=options["kube_api_qps"],
             burst=options["kube_api_burst"],
         ),
+        mesh_kubeconfig=options["kubeconfig_service_mesh"],
         storage=_storage(options),
         namespace=namespace,
         selector=options["watch_label_selector"],

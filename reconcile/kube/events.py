@@ -1,8 +1,9 @@
 """EventSink that writes core/v1 Events, as the recorders of the Flux controllers do (client-go's event correlator).
 
 Events are written one after the other in the background. The same event again (same object, type, reason, message) within ten
-minutes raises the count of the first. An object that has too much to say is heard 25 times, then once in five minutes. While the
-API server cannot be reached events wait; beyond a bound the oldest are dropped and counted. Nobody who emits ever waits.
+minutes raises the count of the first. An object that has too much to say is heard 25 times, then once in five minutes; where its
+controller reports each step (`Event.limited` is False), 200 times, then once in a second. While the API server cannot be reached
+events wait; beyond a bound the oldest are dropped and counted. Nobody who emits ever waits.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ SAME_WITHIN = 600.0
 """Seconds after which a repetition is a new event."""
 OBJECT_BURST, OBJECT_REFILL = 25, 300.0
 """Events of one object at once, and seconds for each one more."""
+STEPS_BURST, STEPS_REFILL = 200, 1.0
+"""The same for events that are not `limited`."""
 GRACE = 5.0
 """Seconds that waiting events have when the service ends."""
 TRIES, TRY_AGAIN = 12, 5.0
@@ -69,7 +72,7 @@ class KubeEvents:
         self._waiting: deque[tuple[Event, str]] = deque()
         self._wake = asyncio.Event()
         self._written: OrderedDict[_Same, _Written] = OrderedDict()
-        self._allowances: OrderedDict[tuple[str, str], _Allowance] = OrderedDict()
+        self._allowances: OrderedDict[tuple[str, str, bool], _Allowance] = OrderedDict()
         self._idle = asyncio.Event()
         self._idle.set()
         self._problem = ""
@@ -164,12 +167,13 @@ class KubeEvents:
 
     def _allowed(self, event: Event) -> bool:
         """Whether the object may say this much; every event, also a repetition, costs one token."""
-        whose, now = (event.controller, event.resource.meta.uid), self._clock.monotonic()
-        allowance = self._allowances.setdefault(whose, _Allowance(OBJECT_BURST, now))
+        whose, now = (event.controller, event.resource.meta.uid, event.limited), self._clock.monotonic()
+        burst, refill = (OBJECT_BURST, OBJECT_REFILL) if event.limited else (STEPS_BURST, STEPS_REFILL)
+        allowance = self._allowances.setdefault(whose, _Allowance(burst, now))
         self._allowances.move_to_end(whose)
         if len(self._allowances) > MAX_REMEMBERED:
             self._allowances.popitem(last=False)
-        allowance.tokens = min(OBJECT_BURST, allowance.tokens + (now - allowance.filled) / OBJECT_REFILL)
+        allowance.tokens = min(burst, allowance.tokens + (now - allowance.filled) / refill)
         allowance.filled = now
         if allowance.tokens < 1:
             return False

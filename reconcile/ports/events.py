@@ -29,6 +29,8 @@ class Event:
     message: str
     controller: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    limited: bool = True
+    """Whether an object that says a lot is soon heard seldom; False where every step is told to people who follow it."""
 
 
 class EventSink(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from reconcile.kube.store import KubeStore
 from reconcile.ports.clock import SystemClock
 from reconcile.ports.events import Event, EventType
 from reconcile.runtime.metrics import Metrics
+from tests.support.clock import VirtualClock
 from tests.support.controlplane import Cluster, ControlPlane
 from tests.support.kube import THING, eventually, minimal_crd, open_client, proxied, scheme_of, thing
 
@@ -113,6 +115,28 @@ async def test_an_event_that_the_server_has_forgotten_is_written_anew(
         sink.emit(event(resource))
     [second] = written(control_plane, namespace)
     assert (second["count"], second["metadata"]["name"] != first["metadata"]["name"]) == (2, True)
+
+
+async def test_each_step_of_a_controller_that_reports_steps_is_heard(
+    own_control_plane: ControlPlane, client: Client, resource: AnyResource
+) -> None:
+    sink = KubeEvents(client, SystemClock())
+    async with sink.running():
+        for n in range(60):
+            sink.emit(replace(event(resource, f"m{n}"), limited=False))
+    assert (len(written(own_control_plane, resource.meta.namespace)), sink.dropped) == (60, 0)
+
+
+async def test_steps_are_heard_within_reason(client: Client, resource: AnyResource) -> None:
+    clock = VirtualClock()
+    sink = KubeEvents(client, clock)
+    for n in range(300):
+        sink.emit(replace(event(resource, f"m{n}"), limited=False))
+    assert sink.dropped == 100
+    clock.advance(7.0)
+    for n in range(10):
+        sink.emit(replace(event(resource, f"m{n}"), limited=False))
+    assert sink.dropped == 103
 
 
 async def test_an_object_with_too_much_to_say_is_cut_short(

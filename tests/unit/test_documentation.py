@@ -17,6 +17,7 @@ from imagebot.cli import commands
 from imagebot.markers.find import find_markers, read_marker
 from reconcile.app import load_packages
 from reconcile.cli.main import cli
+from reconcile.cli.service import run
 from reconcile.local.files import Folder
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,7 @@ def blocks(page: Path, *languages: str) -> Iterator[str]:
 
 
 def program() -> click.Group:
+    run.packaged = tuple(load_packages().run_options)
     group = click.Group("imagebot", commands=dict(cli.commands), params=cli.params, context_settings=cli.context_settings)
     for command in commands:
         group.add_command(command)
