@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from reconcile.errors import ReconcileError
+
+if TYPE_CHECKING:
+    from reconcile.net.client import Client
 
 
 class NoValues(ReconcileError):
@@ -19,10 +24,29 @@ class NoValues(ReconcileError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer: the value that counts, and how many values or series came."""
+    """One answer: the value that counts, and how many values or series came.
+
+    Attributes:
+        value: The one that Flagger takes; NaN only when there are others beside it (`extremes`).
+        count: How many values or series it was taken from.
+        extremes: The least and the greatest of all when several came; a value is good only when these are.
+    """
 
     value: float
     count: int = 1
+    extremes: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Sample:
+        """The sample of several series, of which Flagger takes the last; those that are NaN have no value.
+
+        Raises:
+            NoValues: There are none, or all are NaN.
+        """
+        known = [value for value in values if not math.isnan(value)]
+        if not known:
+            raise NoValues
+        return cls(values[-1], len(values), (min(known), max(known)) if len(values) > 1 else None)
 
 
 class Provider(Protocol):
@@ -45,6 +69,43 @@ class Provider(Protocol):
     async def online(self) -> None:
         """Raises ReconcileError when the backend cannot be used."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """What a provider is made from. Two are equal when they would give the same provider.
+
+    Attributes:
+        type: As MetricTemplates name it.
+        address: Base URL of the API; empty when the template has none.
+        headers: Sent along with each request (prometheus), name and values.
+        region: Of a cloud.
+        insecure_skip_verify: Whether any certificate will do.
+        credentials: Content of the template's Secret, None when it names none.
+        timeout: Seconds that one query may take in all.
+        client: The shared HTTP client: bounded, without retries, with that choice about certificates; not the provider's to
+            close.
+    """
+
+    type: str
+    address: str = ""
+    headers: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    region: str = ""
+    insecure_skip_verify: bool = False
+    credentials: tuple[tuple[str, bytes], ...] | None = field(default=None, repr=False)
+    timeout: float = 5.0
+    client: Callable[[], Client] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def secret(self) -> Mapping[str, bytes]:
+        """The Secret's content; empty when there is no Secret."""
+        return dict(self.credentials or ())
+
+    def http(self) -> Client:
+        """The shared HTTP client."""
+        if self.client is None:
+            raise ReconcileError(f"{self.type} was given no HTTP client")
+        return self.client()
 
 
 class Verdict(StrEnum):
