@@ -1,0 +1,687 @@
+"""The machine: in which phase a Canary is, and what one tick does about it. Pure; nothing here can wait.
+
+Two rules hold in this file, and everything that changes a phase is in it.
+
+First, **what is legal can be read**. `TABLE` lists every move from one phase to another with the reason for it; a move that is
+not listed is an error and changes nothing. The diagram in the documentation is printed from the table.
+
+Second, **a tick is a question and an answer**. `decide` is given everything that was observed and says either *ask* (these
+hooks, these metrics: the answer is needed before anything can be said) or *step* (these effects, in this order). It is called
+again with the answer until it says *step*; the same observation always gives the same decision. A tick makes one step: it
+starts a run, or advances it once, or halts it, or ends it. That a process may die between any two effects is part of the
+design: weights are read from the routes and not from memory, counters and phases from the status, so the next tick finds
+itself where the last one got.
+
+A run goes like this. The target gets a new revision. When the gates for the start are open the target is scaled up and the
+phase is Progressing. Each tick then checks (hooks, then metrics) and, if all is well, goes one step up: a weight, or an
+iteration. At the top, when the gates for the promotion are open, the primary gets the target's template (Promoting). When it
+is ready, traffic goes back to it (Finalising), the target is scaled to zero and the run has Succeeded. A check that fails
+holds the run for a tick and is counted; when `threshold` of them have been counted all traffic goes to the primary, the
+target is scaled to zero and the run has Failed.
+
+Three things are as people wish that they were, and not as in Flagger: the tick that reaches the threshold also rolls back;
+going back to the promoted revision ends a run instead of promoting what nobody wants any more; and a target is never scaled
+away while the primary is not ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from canary.effects import (
+    Alert,
+    Count,
+    Effect,
+    Handled,
+    Phase,
+    PostRollout,
+    Promote,
+    PromoteScaler,
+    Route,
+    Say,
+    ScaleDown,
+    ScaleUp,
+    Write,
+)
+from canary.plan import HookType, Plan, Strategy
+from canary.routing.base import ALL_PRIMARY, TOTAL, Weights
+from canary.weights import advance, shift_back, step
+from canary.workload.base import READY, Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A legal change of phase."""
+
+    source: Phase
+    target: Phase
+    why: str
+
+
+_RESTING = (Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED)
+_RUNNING = (Phase.PROGRESSING, Phase.WAITING_PROMOTION)
+_ENDING = (Phase.PROMOTING, Phase.FINALISING)
+
+TABLE: tuple[Move, ...] = (
+    Move(Phase.NEW, Phase.INITIALIZING, "the Canary is seen for the first time"),
+    Move(Phase.INITIALIZING, Phase.INITIALIZED, "the primary is ready"),
+    Move(Phase.INITIALIZING, Phase.FAILED, "the primary does not become ready in time"),
+    Move(Phase.FAILED, Phase.INITIALIZED, "the first primary has become ready after all"),
+    *(Move(phase, Phase.WAITING, "a new revision, and a confirm-rollout gate is closed") for phase in _RESTING),
+    *(Move(phase, Phase.PROGRESSING, "a new revision, and the gates are open") for phase in _RESTING),
+    *(Move(phase, Phase.FAILED, "a new revision, but the primary is broken") for phase in (Phase.INITIALIZED, Phase.SUCCEEDED)),
+    Move(Phase.FAILED, Phase.SUCCEEDED, "the target is back at the promoted revision"),
+    Move(Phase.WAITING, Phase.PROGRESSING, "the gates are open"),
+    Move(Phase.WAITING, Phase.SUCCEEDED, "the target is back at the promoted revision"),
+    Move(Phase.WAITING, Phase.FAILED, "a gate is closed beyond its deadline, the primary is broken, or a person's wish"),
+    Move(Phase.PROGRESSING, Phase.WAITING_PROMOTION, "all is well, and a confirm-promotion gate is closed"),
+    *(
+        Move(phase, Phase.PROGRESSING, "a newer revision, or a change of its configuration")
+        for phase in (Phase.WAITING_PROMOTION,)
+    ),
+    *(Move(phase, Phase.PROMOTING, "all is well, and the gates are open") for phase in _RUNNING),
+    *(
+        Move(phase, Phase.FAILED, "too many failed checks, a deadline, a rollback hook, or somebody asks for it")
+        for phase in _RUNNING
+    ),
+    *(
+        Move(phase, Phase.SUCCEEDED, "the analysis is skipped, or the target is back at the promoted revision")
+        for phase in _RUNNING
+    ),
+    Move(Phase.PROMOTING, Phase.FINALISING, "all traffic is on the primary"),
+    Move(Phase.PROMOTING, Phase.SUCCEEDED, "the analysis is skipped"),
+    *(Move(phase, Phase.FAILED, "the primary or the target does not become ready in time") for phase in _ENDING),
+    Move(Phase.FINALISING, Phase.SUCCEEDED, "the target is scaled to zero"),
+    *(
+        Move(phase, Phase.TERMINATING, "deletion with revertOnDeletion")
+        for phase in Phase
+        if phase not in {Phase.TERMINATING, Phase.TERMINATED}
+    ),
+)
+_LEGAL = {(move.source, move.target) for move in TABLE}
+
+
+class IllegalMove(Exception):
+    """The table has no such move: a mistake of ours, not of a manifest."""
+
+
+def require(source: Phase, target: Phase) -> None:
+    """Raise IllegalMove unless the table has the move; to stay is always legal."""
+    if source is not target and (source, target) not in _LEGAL:
+        raise IllegalMove(f"no move from {source.value or 'none'} to {target.value}")
+
+
+class Question(StrEnum):
+    """What a decision may depend on besides what was observed."""
+
+    CONFIRM_ROLLOUT = "confirm-rollout"
+    ROLLBACK = "rollback"
+    PRE_ROLLOUT = "pre-rollout"
+    CHECKS = "checks"
+    CONFIRM_TRAFFIC_INCREASE = "confirm-traffic-increase"
+    CONFIRM_PROMOTION = "confirm-promotion"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer of one hook or metric.
+
+    Attributes:
+        name: Of the hook or metric.
+        passed: Whether it lets the run go on.
+        text: Why not: for hooks what they answered, for metrics the whole text of the event.
+        held: It says nothing, and the run is to wait for it instead of counting a failure.
+        muted: No alert when it does not pass.
+        metric: Whether it is a metric.
+    """
+
+    name: str
+    passed: bool
+    text: str = ""
+    held: bool = False
+    muted: bool = False
+    metric: bool = False
+
+
+class Wish(StrEnum):
+    """What a person may ask of a Canary."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that was observed for one tick.
+
+    Attributes:
+        canary: `NAME.NAMESPACE` of the Canary, for texts.
+        target: `NAME.NAMESPACE` of the target.
+        kind: Kind of the target.
+        plan: The rules.
+        phase: At the start of the tick.
+        failed: Failed checks so far in this run.
+        iterations: Iterations so far in this run.
+        live: Weights that the routes have.
+        changed: The target or its configuration is not what the status says is in work.
+        reverted: The target is again what the primary runs, while something else is in work.
+        known_good: The revision was promoted not long ago.
+        primary: Of the primary.
+        ready: Of the target.
+        wish: What a person asks for, and nobody has done yet.
+        paused: Why a person holds the run; empty when nobody does.
+        waited: Seconds in the present phase.
+        held: Seconds for which nothing has been known of the metrics.
+        answers: By question.
+        adopted: The first revision is in the primary (false until initialization is done).
+    """
+
+    canary: str
+    target: str
+    kind: str
+    plan: Plan
+    phase: Phase
+    failed: int = 0
+    iterations: int = 0
+    live: Weights = ALL_PRIMARY
+    changed: bool = False
+    reverted: bool = False
+    known_good: bool = False
+    primary: Readiness = READY
+    ready: Readiness = READY
+    wish: Wish | None = None
+    paused: str = ""
+    waited: float = 0.0
+    held: float = 0.0
+    answers: Mapping[Question, tuple[Reply, ...]] = field(default_factory=dict)
+    adopted: bool = True
+
+    def answered(self, question: Question, replies: tuple[Reply, ...]) -> Seen:
+        """The same with an answer."""
+        return replace(self, answers={**self.answers, question: replies})
+
+    @property
+    def skips(self) -> bool:
+        """Whether the analysis is skipped."""
+        return self.plan.skip or self.known_good
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The answer to this is needed."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the tick does; nothing when there is nothing to do. `held`: the run waits for values of metrics."""
+
+    effects: tuple[Effect, ...] = ()
+    held: bool = False
+
+
+class _Need(Exception):
+    def __init__(self, question: Question) -> None:
+        super().__init__(question)
+        self.question = question
+
+
+_Effects = Iterator[Effect]
+
+
+def decide(seen: Seen) -> Ask | Step:
+    """What this tick does, or what has to be known first. Raises IllegalMove when that would be a move the table has not."""
+    handler = _HANDLERS.get(seen.phase)
+    if handler is None:
+        return Step()
+    try:
+        effects = tuple(handler(seen))
+    except _Need as need:
+        return Ask(need.question)
+    for effect in effects:
+        if isinstance(effect, Write) and effect.phase is not None:
+            require(seen.phase, effect.phase)
+    held = any(not reply.passed and reply.held for reply in seen.answers.get(Question.CHECKS, ()))
+    return Step(effects, held=held)
+
+
+def primary_failed(seen: Seen, readiness: Readiness) -> Step:
+    """What a tick does whose first primary cannot become ready: the target keeps the traffic and its pods."""
+    if seen.phase is Phase.FAILED:
+        return Step()
+    require(seen.phase, Phase.FAILED)
+    return Step(
+        (
+            Say(
+                "Warning",
+                f"Canary failed! The primary of {seen.target} did not become ready, traffic stays on the target",
+                Phase.FAILED,
+            ),
+            Alert("error", f"Progress deadline exceeded {readiness.text}"),
+            Write(Phase.FAILED, sync=True, why=readiness.text),
+            Count(success=False),
+            PostRollout(Phase.FAILED),
+        )
+    )
+
+
+def initialized(seen: Seen) -> Step:
+    """What a tick does that has found everything in place for the first time."""
+    require(seen.phase, Phase.INITIALIZED)
+    return Step(
+        (
+            Write(Phase.INITIALIZED, sync=True),
+            Say("Normal", f"Initialization done! {seen.canary}", Phase.INITIALIZED),
+            Alert("info", f"New {seen.kind} detected, initialization completed.", details=True),
+        )
+    )
+
+
+# --- the phases
+
+
+def _rest(seen: Seen) -> _Effects:
+    if seen.phase is Phase.FAILED and seen.reverted:
+        yield from _back_at_promoted(seen)
+    elif seen.changed or seen.wish is Wish.RETRY:
+        yield from _start(seen)
+
+
+def _start(seen: Seen) -> _Effects:
+    """A new revision at the gate."""
+    if seen.reverted and seen.phase is Phase.WAITING:
+        yield from _back_at_promoted(seen)
+        return
+    if seen.wish is Wish.ROLLBACK and seen.phase is Phase.WAITING:
+        yield from _wished_rollback(seen)
+        return
+    if not seen.skips and not seen.primary.ready:
+        yield from _not_ready(seen, seen.primary)
+        return
+    passes, closed = _gate(seen, Question.CONFIRM_ROLLOUT)
+    for name in passes:
+        yield Say("Normal", f"Confirm-rollout check {name} passed")
+    if closed is not None:
+        if seen.phase is not Phase.WAITING:
+            yield Write(Phase.WAITING)
+            yield Say("Warning", f"Halt {seen.canary} advancement waiting for approval {closed.name}")
+            if not closed.muted:
+                yield Alert("warn", "Canary is waiting for approval.")
+        elif _overdue(seen):
+            yield from _gate_overdue(seen, closed)
+        return
+    if seen.wish in {Wish.RETRY, Wish.PROMOTE}:
+        yield Handled()
+    yield Say("Normal", f"New revision detected! Scaling up {seen.target}", Phase.PROGRESSING)
+    yield Alert("info", "New revision detected, progressing canary analysis.", details=True)
+    yield ScaleUp()
+    yield Write(Phase.PROGRESSING, sync=True)
+
+
+def _run(seen: Seen) -> _Effects:
+    """A run: Progressing and WaitingPromotion."""
+    plan = seen.plan
+    if seen.reverted:
+        yield from _back_at_promoted(seen)
+        return
+    if not seen.skips and not seen.primary.ready:
+        yield from _not_ready(seen, seen.primary)
+        return
+    if seen.changed:
+        yield Say("Normal", f"New revision detected! Restarting analysis for {seen.target}")
+        yield Route(ALL_PRIMARY)
+        yield Write(Phase.PROGRESSING, sync=True)
+        return
+    if seen.wish is Wish.ROLLBACK:
+        yield from _wished_rollback(seen)
+        return
+    if not seen.ready.ready:
+        yield from _not_ready(seen, seen.ready)
+        return
+    if seen.skips:
+        yield from _skip(seen)
+        return
+    for reply in _replies(seen, Question.ROLLBACK, HookType.ROLLBACK):
+        if reply.passed:
+            yield Say("Warning", f"Rollback check {reply.name} passed")
+            yield Say("Warning", f"Rolling back {seen.canary} manual webhook invoked")
+            yield Alert("warn", "Rolling back manual webhook invoked")
+            yield from _rollback(seen, f"the rollback hook {reply.name} asked for it")
+            return
+        yield Say("Normal", f"Rollback hook {reply.name} not signaling a rollback")
+    if seen.failed >= plan.threshold:
+        yield from _threshold_reached(seen, seen.failed, "")
+        return
+    if seen.wish is Wish.PROMOTE:
+        yield Handled()
+        yield from _promote(seen)
+        return
+    yield from _analyse(seen)
+
+
+def _analyse(seen: Seen) -> _Effects:
+    plan = seen.plan
+    mirroring = plan.mirror and seen.live.mirrored
+    if seen.live.canary == 0 and seen.iterations == 0 and not mirroring:
+        yield Say("Normal", f"Starting canary analysis for {seen.target}")
+        for reply in _replies(seen, Question.PRE_ROLLOUT, HookType.PRE_ROLLOUT):
+            if not reply.passed:
+                text = f"Halt {seen.canary} advancement pre-rollout check {reply.name} failed {reply.text}"
+                yield from _failed_check(seen, text)
+                return
+            yield Say("Normal", f"Pre-rollout check {reply.name} passed")
+    else:
+        for reply in _checks(seen):
+            if reply.passed:
+                continue
+            text = (
+                reply.text if reply.metric else f"Halt {seen.canary} advancement external check {reply.name} failed {reply.text}"
+            )
+            if reply.held and not (plan.max_hold is not None and seen.held > plan.max_hold):
+                yield Say("Warning", text)
+            else:
+                yield from _failed_check(seen, text)
+            return
+    for note in plan.notes:
+        yield Say("Warning", note)
+    if seen.paused:
+        yield Say("Normal", f"Halt {seen.canary} advancement paused: {seen.paused}")
+        return
+    yield from _STRATEGIES[plan.strategy](seen)
+
+
+def _promoting(seen: Seen) -> _Effects:
+    halted = yield from _ending(seen)
+    if halted:
+        return
+    plan = seen.plan
+    yield PromoteScaler()
+    if not plan.weighted:
+        yield Write(Phase.FINALISING)
+    elif plan.step_weight_promotion <= 0:
+        yield Say("Normal", "Routing all traffic to primary")
+        yield Route(ALL_PRIMARY)
+        yield Write(Phase.FINALISING)
+    else:
+        after = shift_back(seen.live, plan.step_weight_promotion)
+        if after != seen.live:
+            yield Route(after)
+            yield Say("Normal", f"Advance {seen.canary} primary weight {after.primary}")
+        yield Write(Phase.FINALISING) if after.canary == 0 else Write(weight=after.canary)
+
+
+def _finalising(seen: Seen) -> _Effects:
+    halted = yield from _ending(seen)
+    if halted:
+        return
+    yield ScaleDown()
+    yield Write(Phase.SUCCEEDED)
+    yield Count(success=True)
+    yield PostRollout(Phase.SUCCEEDED, Phase.SUCCEEDED)
+    yield Say("Normal", f"Promotion completed! Scaling down {seen.target}", Phase.SUCCEEDED)
+    yield Alert("info", "Canary analysis completed successfully, promotion finished.")
+
+
+def _ending(seen: Seen) -> Generator[Effect, None, bool]:
+    """What may keep Promoting and Finalising from going on; returns whether it does."""
+    if not seen.plan.skip and not seen.primary.ready:
+        yield Say("Warning", seen.primary.text)
+        if not seen.primary.retriable:
+            yield from _promotion_failed(seen)
+        return True
+    if not seen.ready.ready:
+        yield from _not_ready(seen, seen.ready)
+        return True
+    if seen.plan.skip:
+        yield from _skip(seen)
+        return True
+    return False
+
+
+# --- the strategies
+
+
+def _canary(seen: Seen) -> _Effects:
+    plan, live = seen.plan, seen.live
+    by = step(live.canary, plan.step_weight, plan.step_weights)
+    if by > 0 and not live.mirrored and seen.phase is not Phase.WAITING_PROMOTION:
+        passes, closed = _gate(seen, Question.CONFIRM_TRAFFIC_INCREASE)
+        for name in passes:
+            yield Say("Normal", f"Confirm-traffic-increase check {name} passed")
+        if closed is not None:
+            yield Say("Warning", f"Halt {seen.canary} advancement waiting for traffic increase approval {closed.name}")
+            if not closed.muted:
+                yield Alert("warn", "Canary traffic increase is waiting for approval.")
+            return
+    if live.canary >= plan.top_weight:
+        yield from _confirmed_promotion(seen)
+        return
+    if by <= 0:
+        return
+    mirroring_first = plan.mirror and live.canary == 0 and not live.mirrored
+    after = Weights.at(0, mirrored=True) if mirroring_first else advance(live, by)
+    yield Route(after)
+    yield Write(weight=after.canary)
+    yield Say("Normal", f"Advance {seen.canary} canary weight {after.canary}")
+
+
+def _ab_testing(seen: Seen) -> _Effects:
+    if seen.iterations < seen.plan.iterations:
+        yield Route(Weights.at(TOTAL))
+        yield from _iterate(seen)
+    else:
+        yield from _confirmed_promotion(seen)
+
+
+def _blue_green(seen: Seen) -> _Effects:
+    plan = seen.plan
+    if seen.iterations < plan.iterations:
+        if plan.mirror and plan.weighted and not seen.live.mirrored:
+            yield Route(Weights.at(0, mirrored=True))
+        yield from _iterate(seen)
+        return
+    if seen.iterations > plan.iterations:
+        yield from _confirmed_promotion(seen)
+        return
+    closed = yield from _promotion_gate(seen)
+    if closed:
+        return
+    if plan.weighted:
+        mirrored = plan.mirror and seen.live.mirrored
+        yield Say(
+            "Normal", "Stop traffic mirroring and route all traffic to canary" if mirrored else "Routing all traffic to canary"
+        )
+        yield Route(Weights.at(TOTAL))
+    yield Write(iterations=seen.iterations + 1)
+
+
+def _iterate(seen: Seen) -> _Effects:
+    count = seen.iterations + 1
+    yield Write(iterations=count)
+    yield Say("Normal", f"Advance {seen.canary} canary iteration {count}/{seen.plan.iterations}")
+
+
+# --- the promotion
+
+
+def _confirmed_promotion(seen: Seen) -> _Effects:
+    closed = yield from _promotion_gate(seen)
+    if not closed:
+        yield from _promote(seen)
+
+
+def _promotion_gate(seen: Seen) -> Generator[Effect, None, bool]:
+    """Returns whether a confirm-promotion gate is closed."""
+    passes, closed = _gate(seen, Question.CONFIRM_PROMOTION)
+    for name in passes:
+        yield Say("Normal", f"Confirm-promotion check {name} passed")
+    if closed is None:
+        return False
+    if seen.phase is not Phase.WAITING_PROMOTION:
+        yield Write(Phase.WAITING_PROMOTION, iterations=seen.plan.iterations - 1)
+        yield Say("Warning", f"Halt {seen.canary} advancement waiting for promotion approval {closed.name}")
+        if not closed.muted:
+            yield Alert("warn", "Canary promotion is waiting for approval.")
+    elif _overdue(seen):
+        yield from _gate_overdue(seen, closed)
+    else:
+        yield Write(iterations=seen.plan.iterations - 1)
+    return True
+
+
+def _promote(seen: Seen) -> _Effects:
+    yield _copying(seen)
+    yield Promote()
+    yield Write(Phase.PROMOTING)
+
+
+def _copying(seen: Seen) -> Say:
+    name, _, namespace = seen.target.partition(".")
+    return Say("Normal", f"Copying {seen.target} template spec to {name}-primary.{namespace}")
+
+
+def _skip(seen: Seen) -> _Effects:
+    """Promote without checks, in one tick."""
+    yield Route(ALL_PRIMARY)
+    yield _copying(seen)
+    yield Promote()
+    yield PromoteScaler()
+    yield ScaleDown()
+    yield Write(Phase.SUCCEEDED)
+    yield Count(success=True, skipped=True)
+    yield PostRollout(Phase.SUCCEEDED, Phase.SUCCEEDED)
+    yield Say("Normal", f"Promotion completed! Canary analysis was skipped for {seen.target}", Phase.SUCCEEDED)
+    yield Alert("info", "Canary analysis was skipped, promotion finished.")
+
+
+def _promotion_failed(seen: Seen) -> _Effects:
+    """The primary cannot take the new revision, the target can: it gets all traffic, and keeps running."""
+    text = seen.primary.text
+    yield Say("Warning", f"Promotion of {seen.target} failed, primary not ready: {text}")
+    yield Alert("error", f"Promotion failed, primary not ready: {text}")
+    if seen.plan.weighted:
+        yield Route(Weights.at(TOTAL))
+    yield Write(Phase.FAILED, sync=True, weight=TOTAL, why=f"primary not ready: {text}")
+    yield Count(success=False)
+    yield PostRollout(Phase.FAILED)
+
+
+# --- failing
+
+
+def _failed_check(seen: Seen, text: str) -> _Effects:
+    failed = seen.failed + 1
+    yield Say("Warning", text)
+    # Written before the rollback begins: who takes over in between finds the threshold reached.
+    yield Write(failed=failed)
+    if failed >= seen.plan.threshold:
+        yield from _threshold_reached(seen, failed, text)
+
+
+def _threshold_reached(seen: Seen, failed: int, last: str) -> _Effects:
+    yield Say("Warning", f"Rolling back {seen.canary} failed checks threshold reached {failed}")
+    yield Alert("error", f"Failed checks threshold reached {failed}")
+    yield from _rollback(seen, last or f"{failed} checks failed")
+
+
+def _not_ready(seen: Seen, readiness: Readiness) -> _Effects:
+    yield Say("Warning", readiness.text)
+    if not readiness.retriable:
+        yield Alert("error", f"Progress deadline exceeded {readiness.text}")
+        yield from _rollback(seen, readiness.text)
+
+
+def _wished_rollback(seen: Seen) -> _Effects:
+    yield Handled()
+    yield Say("Warning", f"Rolling back {seen.canary} as requested by annotation")
+    yield Alert("warn", "Rolling back as requested by annotation")
+    yield from _rollback(seen, "somebody asked for it by annotation")
+
+
+def _gate_overdue(seen: Seen, closed: Reply) -> _Effects:
+    text = f"Rolling back {seen.canary}: gate {closed.name} was closed for longer than {seen.plan.gate_deadline:g}s"
+    yield Say("Warning", text)
+    yield Alert("error", text)
+    yield from _rollback(seen, f"gate {closed.name} stayed closed")
+
+
+def _rollback(seen: Seen, why: str) -> _Effects:
+    yield Route(ALL_PRIMARY)
+    # Without a ready primary the target's pods are all there is.
+    keep = seen.plan.hold_on_failure or not seen.primary.ready
+    yield Say("Warning", f"Canary failed! {'Keeping' if keep else 'Scaling down'} {seen.canary}", Phase.FAILED)
+    if not keep:
+        yield ScaleDown()
+    yield Write(Phase.FAILED, sync=True, why=why)
+    yield Count(success=False)
+    yield PostRollout(Phase.FAILED)
+
+
+def _back_at_promoted(seen: Seen) -> _Effects:
+    """The target is what the primary runs already: nothing is left to analyse."""
+    if seen.wish is not None:
+        yield Handled()
+    yield Say("Normal", f"Revision of {seen.target} is back at the promoted one! Nothing to analyse", Phase.SUCCEEDED)
+    yield Route(ALL_PRIMARY)
+    if seen.primary.ready:
+        yield ScaleDown()
+    yield Write(Phase.SUCCEEDED, sync=True)
+
+
+# --- hooks
+
+
+def _overdue(seen: Seen) -> bool:
+    return seen.plan.gate_deadline is not None and seen.waited > seen.plan.gate_deadline
+
+
+def _gate(seen: Seen, question: Question) -> tuple[list[str], Reply | None]:
+    """Names of the hooks that let the run pass, and the one that does not; a person who says promote opens every gate."""
+    if seen.wish is Wish.PROMOTE:
+        return [], None
+    passes: list[str] = []
+    for reply in _replies(seen, question, HookType(question.value)):
+        if not reply.passed:
+            return passes, reply
+        passes.append(reply.name)
+    return passes, None
+
+
+def _replies(seen: Seen, question: Question, wanted: HookType) -> tuple[Reply, ...]:
+    """The answer; nothing is asked where there are no hooks."""
+    if wanted not in seen.plan.hooks:
+        return ()
+    return _answer(seen, question)
+
+
+def _checks(seen: Seen) -> tuple[Reply, ...]:
+    return _answer(seen, Question.CHECKS)
+
+
+def _answer(seen: Seen, question: Question) -> tuple[Reply, ...]:
+    try:
+        return seen.answers[question]
+    except KeyError:
+        raise _Need(question) from None
+
+
+_STRATEGIES: Mapping[Strategy, Callable[[Seen], _Effects]] = {
+    Strategy.CANARY: _canary,
+    Strategy.AB_TESTING: _ab_testing,
+    Strategy.BLUE_GREEN: _blue_green,
+}
+
+_HANDLERS: Mapping[Phase, Callable[[Seen], _Effects]] = {
+    Phase.INITIALIZED: _rest,
+    Phase.SUCCEEDED: _rest,
+    Phase.FAILED: _rest,
+    Phase.WAITING: _start,
+    Phase.PROGRESSING: _run,
+    Phase.WAITING_PROMOTION: _run,
+    Phase.PROMOTING: _promoting,
+    Phase.FINALISING: _finalising,
+}
