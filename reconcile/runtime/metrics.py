@@ -96,6 +96,10 @@ class Metrics:
         """Declare a gauge of a package."""
         return self._gauge(name, text, *labels)
 
+    def histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float] = Histogram.DEFAULT_BUCKETS) -> Histogram:
+        """Declare a histogram of a package."""
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
     def announce(self, controller: str, workers: int) -> None:
         """Set every series of a controller to zero, so that graphs have no holes."""
         for result in RESULTS:
