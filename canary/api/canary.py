@@ -21,6 +21,8 @@ GROUP = "flagger.app"
 VERSION = "v1beta1"
 API_VERSION = f"{GROUP}/{VERSION}"
 CONTROLLER = "flagger"
+KEEP = (("helm.sh/resource-policy", "keep"),)
+"""On the definitions: uninstalling a chart deletes nobody's Canaries."""
 
 MAX_CHECKS = 32
 """Most entries of `status.checks`."""
@@ -277,4 +279,5 @@ CANARY = ServedKind(
     ),
     description="A Canary tries out new revisions of a workload step by step before they get all traffic.",
     controller=CONTROLLER,
+    annotations=KEEP,
 )

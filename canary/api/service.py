@@ -160,8 +160,15 @@ class BackendRef(Defaulted):
     """Port of the backend; required for a core Service."""
 
 
+def _nothing_required(schema: JsonDict) -> None:
+    schema.pop("required", None)
+
+
 class Mirror(ApiModel):
     """A backend that always gets a copy of the requests."""
+
+    # Flagger's schema asks for the backend at the wrong place, so that an API server takes entries without.
+    model_config = ConfigDict(json_schema_extra=_nothing_required)
 
     backend_ref: BackendRef
     """The backend."""

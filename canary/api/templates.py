@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic.config import JsonDict
 
-from canary.api.canary import CONTROLLER, GROUP, VERSION
+from canary.api.canary import CONTROLLER, GROUP, KEEP, VERSION
 from canary.api.values import Ruled, required
 from reconcile.api.crd import ServedKind
 from reconcile.api.meta import ApiModel, CommonSpec, CommonStatus, LocalReference
@@ -109,6 +109,7 @@ METRIC_TEMPLATE = ServedKind(
     columns=(PrinterColumn("Provider", ".spec.provider.type"),),
     description="A MetricTemplate is a query, and the provider that answers it, for the metrics of Canaries.",
     controller=CONTROLLER,
+    annotations=KEEP,
 )
 ALERT_PROVIDER = ServedKind(
     group=GROUP,
@@ -121,4 +122,5 @@ ALERT_PROVIDER = ServedKind(
     columns=(PrinterColumn("Type", ".spec.type"),),
     description="An AlertProvider is a chat that is told how the runs of Canaries go.",
     controller=CONTROLLER,
+    annotations=KEEP,
 )

@@ -6,11 +6,13 @@ Go wants an integer is refused here, by a message that names the field, when the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 from reconcile.api.meta import ApiModel
 
@@ -20,10 +22,22 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _number(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise PydanticCustomError("number_type", "Input should be a finite number")
+    return value
+
+
+def _int_or_string(value: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("int_or_string_type", "Input should be an integer or a string")
+    return value
+
+
 WholeNumber = Annotated[int, BeforeValidator(_whole), WithJsonSchema({"type": "number"})]
 """An integer that the schema calls a number; 5.0 is 5, and 5.5 is refused."""
 
-Number = Annotated[int | Annotated[float, Field(allow_inf_nan=False)], WithJsonSchema({"type": "number"})]
+Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema({"type": "number"})]
 """A finite number; what was written without a fraction stays an integer."""
 
 Int32 = Annotated[int, Field(json_schema_extra={"format": "int32"})]
@@ -32,7 +46,7 @@ Int32 = Annotated[int, Field(json_schema_extra={"format": "int32"})]
 PortNumber = Annotated[int, Field(ge=1, le=65535, json_schema_extra={"format": "int32"})]
 """A TCP port."""
 
-IntOrString = Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True})]
+IntOrString = Annotated[int | str, PlainValidator(_int_or_string), WithJsonSchema({"x-kubernetes-int-or-string": True})]
 """A number or a text, such as the number or the name of a port."""
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]

@@ -24,16 +24,20 @@ from reconcile.api.scheme import KindInfo, PrinterColumn
 API_VERSION = "apiextensions.k8s.io/v1"
 VALIDATIONS = "x-kubernetes-validations"
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
+INT_OR_STRING = "x-kubernetes-int-or-string"
 
 ANNOTATIONS = {"kustomize.toolkit.fluxcd.io/substitute": "disabled"}
 """Keeps Flux's variable substitution away from `${...}` in our descriptions and defaults."""
 
 KEYWORDS = (
     "description", "type", "nullable", "enum", "format", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems",
-    "maxItems", "default", "required", "properties", "items", "additionalProperties", PRESERVE, VALIDATIONS,
-    "x-kubernetes-map-type", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "maxItems", "default", "required", "oneOf", "properties", "items", "additionalProperties", PRESERVE, VALIDATIONS,
+    INT_OR_STRING, "x-kubernetes-map-type", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
 )  # fmt: skip
 """The keywords of a structural schema that our models may use, in the order they are written in."""
+
+RULE_KEYWORDS = ("required", "not", "anyOf", "oneOf", "properties")
+"""What the rules below a `oneOf` are made of: they say which fields are there, and nothing of what those are."""
 
 STATUS_DEFAULT = {"observedGeneration": -1}
 """Until a controller has seen the object: readers of kstatus take it for in progress."""
@@ -50,6 +54,8 @@ class ServedKind(KindInfo):
     """What an object of this kind is for: the first thing that `kubectl explain` prints."""
     older_columns: tuple[tuple[str, tuple[PrinterColumn, ...]], ...] = ()
     """Versions whose columns differ from `columns`, with theirs."""
+    annotations: tuple[tuple[str, str], ...] = ()
+    """Further annotations of the definition."""
 
     def columns_of(self, version: str) -> tuple[PrinterColumn, ...]:
         """The columns that `kubectl get` prints in this version."""
@@ -112,10 +118,11 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
 def definition(info: KindInfo) -> dict[str, Any]:
     """The CustomResourceDefinition of a kind, as a manifest."""
+    further = dict(info.annotations) if isinstance(info, ServedKind) else {}
     return {
         "apiVersion": API_VERSION,
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": definition_name(info), "annotations": dict(ANNOTATIONS)},
+        "metadata": {"name": definition_name(info), "annotations": {**ANNOTATIONS, **further}},
         "spec": {
             "group": info.group,
             "scope": "Namespaced",
@@ -171,9 +178,17 @@ def _object(info: KindInfo) -> dict[str, Any]:
             "kind": {"type": "string", "description": KIND_TEXT},
             "metadata": {"type": "object"},
             "spec": schema_of(info.spec),
-            "status": {**schema_of(info.status), "default": dict(STATUS_DEFAULT)},
+            **_status(info),
         },
     )
+
+
+def _status(info: KindInfo) -> dict[str, Any]:
+    """The schema of the status: none for a status without fields, and a default only where there is a generation to observe."""
+    if not info.status.model_fields:
+        return {}
+    default = {"default": dict(STATUS_DEFAULT)} if info.observes else {}
+    return {"status": {**schema_of(info.status), **default}}
 
 
 def _column(column: PrinterColumn) -> dict[str, Any]:
@@ -200,12 +215,14 @@ def _structural(schema: Mapping[str, Any], models: Mapping[str, Any], path: str,
     if found.get("additionalProperties") is True:
         del found["additionalProperties"]
         found[PRESERVE] = True
-    if "type" not in found:
+    if "type" not in found and INT_OR_STRING not in found:
         if found.keys() - {"description", "default", PRESERVE}:
             raise ValueError(f"{path}: a structural schema needs one type, and this has {', '.join(sorted(found))}")
         found[PRESERVE] = True
     if unknown := found.keys() - set(KEYWORDS):
         raise ValueError(f"{path}: a structural schema has no {', '.join(sorted(unknown))}")
+    for rule in found.get("oneOf", ()):
+        _check_rule(rule, path)
     for key in ("items", "additionalProperties"):
         if key in found:
             found[key] = _structural(found[key], models, f"{path}[]", within)
@@ -216,3 +233,11 @@ def _structural(schema: Mapping[str, Any], models: Mapping[str, Any], path: str,
         found["required"] = sorted(found["required"])
     # Copied, because a YAML writer makes an alias of what occurs twice.
     return deepcopy({key: found[key] for key in KEYWORDS if key in found})
+
+
+def _check_rule(rule: Mapping[str, Any], path: str) -> None:
+    if unknown := rule.keys() - set(RULE_KEYWORDS):
+        raise ValueError(f"{path}: a rule below oneOf has no {', '.join(sorted(unknown))}")
+    inner = [*rule.get("anyOf", ()), *rule.get("oneOf", ()), *rule.get("properties", {}).values()]
+    for part in (*inner, *([rule["not"]] if "not" in rule else [])):
+        _check_rule(part, path)

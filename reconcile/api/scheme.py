@@ -61,6 +61,11 @@ class KindInfo:
         """The kind in lower case."""
         return self.kind.lower()
 
+    @property
+    def observes(self) -> bool:
+        """Whether the status says which generation was handled; without, readers of kstatus go by the conditions alone."""
+        return "observed_generation" in self.status.model_fields
+
     def matches(self, word: str) -> bool:
         """Whether `word` names this kind on a command line: kind, plural or short name, any case, group allowed behind a dot."""
         name, _, group = word.lower().partition(".")
@@ -195,30 +200,48 @@ def unknown_fields(model: type[BaseModel], data: Mapping[str, Any], prefix: str 
             found.append(path + _did_you_mean(name, list(shape)))
             continue
         child = shape[name]
-        if child is None:
-            continue
-        if isinstance(value, dict):
-            found += unknown_fields(child, value, f"{path}.")
-        elif isinstance(value, list):
-            for i, item in enumerate(value):
-                if isinstance(item, dict):
-                    found += unknown_fields(child, item, f"{path}[{i}].")
+        if child is not None:
+            for at, part in _parts(value, path, of_map=child.of_map):
+                if len(found) > MAX_PROBLEMS:
+                    break
+                found += unknown_fields(child.model, part, f"{at}.")
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """What a field holds: objects of a model, one or a list of them, or by name in a map."""
+
+    model: type[BaseModel]
+    of_map: bool = False
+
+
+def _parts(value: Any, path: str, *, of_map: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects in the value of a field, with their paths; what has another type is left to the check of types."""
+    items: Iterator[tuple[str, Any]] = iter(())
+    if isinstance(value, dict):
+        items = ((f"{path}.{_cut(str(name))}", part) for name, part in value.items()) if of_map else iter([(path, value)])
+    elif isinstance(value, list):
+        items = ((f"{path}[{i}]", part) for i, part in enumerate(value))
+    return ((at, part) for at, part in items if isinstance(part, dict))
+
+
 @lru_cache(maxsize=256)
-def _fields(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
-    """Field name outside → the model inside it (also inside a list or an optional), None for plain values and open maps."""
+def _fields(model: type[BaseModel]) -> dict[str, _Inside | None]:
+    """Field name outside → what is inside it (also inside a list or an optional), None for plain values and open maps."""
     return {info.alias or name: _inner(info.annotation) for name, info in model.model_fields.items()}
 
 
-def _inner(annotation: Any) -> type[BaseModel] | None:
+def _inner(annotation: Any) -> _Inside | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    origin = get_origin(annotation)
-    if origin is dict or origin is None:
+        return _Inside(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is None:
         return None
-    for part in get_args(annotation) if origin is not Union else annotation.__args__:
+    if origin is dict:
+        value = _inner(arguments[1])
+        return None if value is None else _Inside(value.model, of_map=True)
+    for part in arguments if origin is not Union else annotation.__args__:
         found = _inner(part)
         if found is not None:
             return found

@@ -25,7 +25,7 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 MAX_GONE = 4096
 """Ends of objects that are remembered, so that a late message does not bring them back."""
 NEVER_OBSERVED = -1
-"""`status.observedGeneration` of an object without one, as the default in the schema."""
+"""`status.observedGeneration` of an object without one, as the default in the schema of kinds that have it."""
 
 
 class Cache:
@@ -157,7 +157,7 @@ class Cache:
         if annotations and LAST_APPLIED in annotations:
             metadata["annotations"] = {name: text for name, text in annotations.items() if name != LAST_APPLIED}
         resource = self._scheme.decode(self.info, {**body, "metadata": metadata}, strict=False)
-        if resource.status.observed_generation is None:
+        if self.info.observes and resource.status.observed_generation is None:
             resource = replace(resource, status=resource.status.model_copy(update={"observed_generation": NEVER_OBSERVED}))
         return resource
 
