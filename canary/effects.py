@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
+from canary.phases import Phase
 from canary.routing.base import Weights
 
 Severity = Literal["info", "warn", "error"]
 Kind = Literal["Normal", "Warning"]
-
-
-class Phase(StrEnum):
-    """The phases of a Canary; the words are Flagger's and part of the API."""
-
-    NEW = ""
-    INITIALIZING = "Initializing"
-    INITIALIZED = "Initialized"
-    WAITING = "Waiting"
-    PROGRESSING = "Progressing"
-    WAITING_PROMOTION = "WaitingPromotion"
-    PROMOTING = "Promoting"
-    FINALISING = "Finalising"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    TERMINATING = "Terminating"
-    TERMINATED = "Terminated"
 
 
 @dataclass(frozen=True, slots=True)

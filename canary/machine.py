@@ -1,41 +1,14 @@
-"""The machine: in which phase a Canary is, and what one tick does about it. Pure; nothing here can wait.
-
-Two rules hold in this file, and everything that changes a phase is in it.
-
-First, **what is legal can be read**. `TABLE` lists every move from one phase to another with the reason for it; a move that is
-not listed is an error and changes nothing. The diagram in the documentation is printed from the table.
-
-Second, **a tick is a question and an answer**. `decide` is given everything that was observed and says either *ask* (these
-hooks, these metrics: the answer is needed before anything can be said) or *step* (these effects, in this order). It is called
-again with the answer until it says *step*; the same observation always gives the same decision. A tick makes one step: it
-starts a run, or advances it once, or halts it, or ends it. That a process may die between any two effects is part of the
-design: weights are read from the routes and not from memory, counters and phases from the status, so the next tick finds
-itself where the last one got.
-
-A run goes like this. The target gets a new revision. When the gates for the start are open the target is scaled up and the
-phase is Progressing. Each tick then checks (hooks, then metrics) and, if all is well, goes one step up: a weight, or an
-iteration. At the top, when the gates for the promotion are open, the primary gets the target's template (Promoting). When it
-is ready, traffic goes back to it (Finalising), the target is scaled to zero and the run has Succeeded. A check that fails
-holds the run for a tick and is counted; when `threshold` of them have been counted all traffic goes to the primary, the
-target is scaled to zero and the run has Failed.
-
-Three things are as people wish that they were, and not as in Flagger: the tick that reaches the threshold also rolls back;
-going back to the promoted revision ends a run instead of promoting what nobody wants any more; and a target is never scaled
-away while the primary is not ready.
-"""
+"""The machine: what one tick does, from what was observed. Pure; see `phases` for the rules and the table of moves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from canary.effects import (
     Alert,
     Count,
     Effect,
     Handled,
-    Phase,
     PostRollout,
     Promote,
     PromoteScaler,
@@ -45,183 +18,12 @@ from canary.effects import (
     ScaleUp,
     Write,
 )
-from canary.plan import HookType, Plan, Strategy
+from canary.phases import Phase, require
+from canary.plan import HookType, Strategy
 from canary.routing.base import ALL_PRIMARY, TOTAL, Weights
+from canary.seen import Ask, Question, Reply, Seen, Step, Wish
 from canary.weights import advance, shift_back, step
-from canary.workload.base import READY, Readiness
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A legal change of phase."""
-
-    source: Phase
-    target: Phase
-    why: str
-
-
-_RESTING = (Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED)
-_RUNNING = (Phase.PROGRESSING, Phase.WAITING_PROMOTION)
-_ENDING = (Phase.PROMOTING, Phase.FINALISING)
-
-TABLE: tuple[Move, ...] = (
-    Move(Phase.NEW, Phase.INITIALIZING, "the Canary is seen for the first time"),
-    Move(Phase.INITIALIZING, Phase.INITIALIZED, "the primary is ready"),
-    Move(Phase.INITIALIZING, Phase.FAILED, "the primary does not become ready in time"),
-    Move(Phase.FAILED, Phase.INITIALIZED, "the first primary has become ready after all"),
-    *(Move(phase, Phase.WAITING, "a new revision, and a confirm-rollout gate is closed") for phase in _RESTING),
-    *(Move(phase, Phase.PROGRESSING, "a new revision, and the gates are open") for phase in _RESTING),
-    *(Move(phase, Phase.FAILED, "a new revision, but the primary is broken") for phase in (Phase.INITIALIZED, Phase.SUCCEEDED)),
-    Move(Phase.FAILED, Phase.SUCCEEDED, "the target is back at the promoted revision"),
-    Move(Phase.WAITING, Phase.PROGRESSING, "the gates are open"),
-    Move(Phase.WAITING, Phase.SUCCEEDED, "the target is back at the promoted revision"),
-    Move(Phase.WAITING, Phase.FAILED, "a gate is closed beyond its deadline, the primary is broken, or a person's wish"),
-    Move(Phase.PROGRESSING, Phase.WAITING_PROMOTION, "all is well, and a confirm-promotion gate is closed"),
-    *(
-        Move(phase, Phase.PROGRESSING, "a newer revision, or a change of its configuration")
-        for phase in (Phase.WAITING_PROMOTION,)
-    ),
-    *(Move(phase, Phase.PROMOTING, "all is well, and the gates are open") for phase in _RUNNING),
-    *(
-        Move(phase, Phase.FAILED, "too many failed checks, a deadline, a rollback hook, or somebody asks for it")
-        for phase in _RUNNING
-    ),
-    *(
-        Move(phase, Phase.SUCCEEDED, "the analysis is skipped, or the target is back at the promoted revision")
-        for phase in _RUNNING
-    ),
-    Move(Phase.PROMOTING, Phase.FINALISING, "all traffic is on the primary"),
-    Move(Phase.PROMOTING, Phase.SUCCEEDED, "the analysis is skipped"),
-    *(Move(phase, Phase.FAILED, "the primary or the target does not become ready in time") for phase in _ENDING),
-    Move(Phase.FINALISING, Phase.SUCCEEDED, "the target is scaled to zero"),
-    *(
-        Move(phase, Phase.TERMINATING, "deletion with revertOnDeletion")
-        for phase in Phase
-        if phase not in {Phase.TERMINATING, Phase.TERMINATED}
-    ),
-)
-_LEGAL = {(move.source, move.target) for move in TABLE}
-
-
-class IllegalMove(Exception):
-    """The table has no such move: a mistake of ours, not of a manifest."""
-
-
-def require(source: Phase, target: Phase) -> None:
-    """Raise IllegalMove unless the table has the move; to stay is always legal."""
-    if source is not target and (source, target) not in _LEGAL:
-        raise IllegalMove(f"no move from {source.value or 'none'} to {target.value}")
-
-
-class Question(StrEnum):
-    """What a decision may depend on besides what was observed."""
-
-    CONFIRM_ROLLOUT = "confirm-rollout"
-    ROLLBACK = "rollback"
-    PRE_ROLLOUT = "pre-rollout"
-    CHECKS = "checks"
-    CONFIRM_TRAFFIC_INCREASE = "confirm-traffic-increase"
-    CONFIRM_PROMOTION = "confirm-promotion"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer of one hook or metric.
-
-    Attributes:
-        name: Of the hook or metric.
-        passed: Whether it lets the run go on.
-        text: Why not: for hooks what they answered, for metrics the whole text of the event.
-        held: It says nothing, and the run is to wait for it instead of counting a failure.
-        muted: No alert when it does not pass.
-        metric: Whether it is a metric.
-    """
-
-    name: str
-    passed: bool
-    text: str = ""
-    held: bool = False
-    muted: bool = False
-    metric: bool = False
-
-
-class Wish(StrEnum):
-    """What a person may ask of a Canary."""
-
-    PROMOTE = "promote"
-    ROLLBACK = "rollback"
-    RETRY = "retry"
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """All that was observed for one tick.
-
-    Attributes:
-        canary: `NAME.NAMESPACE` of the Canary, for texts.
-        target: `NAME.NAMESPACE` of the target.
-        kind: Kind of the target.
-        plan: The rules.
-        phase: At the start of the tick.
-        failed: Failed checks so far in this run.
-        iterations: Iterations so far in this run.
-        live: Weights that the routes have.
-        changed: The target or its configuration is not what the status says is in work.
-        reverted: The target is again what the primary runs, while something else is in work.
-        known_good: The revision was promoted not long ago.
-        primary: Of the primary.
-        ready: Of the target.
-        wish: What a person asks for, and nobody has done yet.
-        paused: Why a person holds the run; empty when nobody does.
-        waited: Seconds in the present phase.
-        held: Seconds for which nothing has been known of the metrics.
-        answers: By question.
-        adopted: The first revision is in the primary (false until initialization is done).
-    """
-
-    canary: str
-    target: str
-    kind: str
-    plan: Plan
-    phase: Phase
-    failed: int = 0
-    iterations: int = 0
-    live: Weights = ALL_PRIMARY
-    changed: bool = False
-    reverted: bool = False
-    known_good: bool = False
-    primary: Readiness = READY
-    ready: Readiness = READY
-    wish: Wish | None = None
-    paused: str = ""
-    waited: float = 0.0
-    held: float = 0.0
-    answers: Mapping[Question, tuple[Reply, ...]] = field(default_factory=dict)
-    adopted: bool = True
-
-    def answered(self, question: Question, replies: tuple[Reply, ...]) -> Seen:
-        """The same with an answer."""
-        return replace(self, answers={**self.answers, question: replies})
-
-    @property
-    def skips(self) -> bool:
-        """Whether the analysis is skipped."""
-        return self.plan.skip or self.known_good
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """The answer to this is needed."""
-
-    question: Question
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the tick does; nothing when there is nothing to do. `held`: the run waits for values of metrics."""
-
-    effects: tuple[Effect, ...] = ()
-    held: bool = False
+from canary.workload.base import Readiness
 
 
 class _Need(Exception):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from canary.api import MAX_CHECKS, CanaryCondition, CanaryStatus, MetricCheck
-from canary.effects import Phase, Write
+from canary.effects import Write
 from canary.metrics.base import Check
+from canary.phases import Phase
 from canary.plan import Plan
 from canary.workload.base import Target
 from reconcile.ports.clock import parse_timestamp, timestamp

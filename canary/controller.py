@@ -1,0 +1,371 @@
+"""Runs Canaries: when each is looked at, and what one look consists of.
+
+A Canary that rests costs nothing: it is woken by a change of what it consists of. A run ticks at a fixed rate, by the moment
+noted in its status, so a restart neither skips a step nor hurries one. Between two ticks of a run a change wakes it early
+only when there is something to do that waiting would not better: a newer revision, a mended target, a first primary that has
+become ready, or the request of a person.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from canary.act import act, write_pending
+from canary.api import CANARY, CanarySpec, CanaryStatus
+from canary.deletion import FINALIZER, finalise
+from canary.effects import Write
+from canary.errors import Problem
+from canary.following import Following, following
+from canary.machine import decide, initialized, primary_failed
+from canary.observe import ENDING, RESTING, RUNNING, ask, detect, observe, wish_of
+from canary.phases import Phase
+from canary.plan import make_plan
+from canary.prepare import PrimaryNotReady, TargetUnreadable, prepare, read_target, validate
+from canary.routing import make_router
+from canary.seen import Ask, Seen
+from canary.site import Site
+from canary.status import Present, due_of, phase_of, written
+from canary.tick import ACTION, PAUSE, Tick, Tools
+from canary.workload import make_workload
+from canary.workload.autoscaler import make_scaler
+from reconcile.api.meta import Key
+from reconcile.api.resource import AnyResource, Resource
+from reconcile.errors import Conflict, NotFound, ReconcileError
+from reconcile.ports.clock import parse_timestamp, timestamp
+from reconcile.ports.cluster import Reference
+from reconcile.ports.objects import Objects
+from reconcile.ports.store import Change, ChangeType
+from reconcile.runtime.logs import get_logger
+from reconcile.runtime.loop import KeyedLoop, Surroundings
+from reconcile.runtime.outcome import Success, Verdict
+
+log = get_logger("canary")
+
+RESYNC = 600.0
+"""Seconds after which a resting Canary is looked at although nothing has changed: what no watch tells is seen then."""
+TERMINATING = 5.0
+"""Seconds between two looks at a Canary that gives back what it took over."""
+EARLY = 0.05
+"""Seconds by which a tick may begin before it is due: timers are not exact."""
+AGAIN = 1.0
+"""Seconds that a resting Canary with a problem is left alone, however often it is woken."""
+
+
+@dataclass
+class _Memory:
+    """What is remembered of a Canary between two ticks; everything in it may be lost."""
+
+    due: float = 0.0
+    """Monotonic moment of the next tick."""
+    last: float = float("-inf")
+    blocked: str = ""
+    """What kept the last tick from its end: target, primary, other, or nothing."""
+    generation: int = 0
+    told_suspended: bool = False
+    deleted_in: Phase | None = None
+
+
+class Stopwatches:
+    """Seconds since moments that statuses keep, by a clock that does not jump.
+
+    A moment that is met for the first time is placed by the wall clock, as it may be from before our start; from then on only our
+    own steady clock counts, so that a jump of the wall clock lets no deadline pass.
+    """
+
+    def __init__(self, now: Callable[[], datetime], steady: Callable[[], float]) -> None:
+        self._now, self._steady = now, steady
+        self._begun: dict[tuple[Key, str], tuple[str, float]] = {}
+
+    def elapsed(self, key: Key, name: str, since: str | None) -> float:
+        """Seconds since the moment `since` (RFC 3339) of this name; 0 without one."""
+        if not since:
+            self._begun.pop((key, name), None)
+            return 0.0
+        known = self._begun.get((key, name))
+        if known is None or known[0] != since:
+            try:
+                spent = max(0.0, (self._now() - parse_timestamp(since)).total_seconds())
+            except ValueError:
+                spent = 0.0
+            known = self._begun[key, name] = (since, self._steady() - spent)
+        return self._steady() - known[1]
+
+    def forget(self, key: Key) -> None:
+        """Forget the moments of an object."""
+        for known in [entry for entry in self._begun if entry[0] == key]:
+            del self._begun[known]
+
+
+class CanaryLoop(KeyedLoop):
+    """The controller of the kind Canary.
+
+    Args:
+        tools: What ticks work with.
+        mesh: Objects of the cluster that the routes are in.
+        around: What every loop is given.
+        workers: Ticks at once; a tick mostly waits for hooks and metrics.
+    """
+
+    def __init__(self, tools: Tools, mesh: Objects, around: Surroundings, *, workers: int) -> None:
+        super().__init__("Canary", around, name=CANARY.controller, workers=workers)
+        self._tools, self._mesh = tools, mesh
+        self._memory: dict[Key, _Memory] = {}
+        self._following = Following()
+        self._stopwatches = Stopwatches(tools.clock.now, tools.clock.monotonic)
+        self._counts: dict[str, set[Key]] = {}
+        self.notes.append(self._count)
+        tools.objects.subscribe(self._moved)
+        if mesh is not tools.objects:
+            mesh.subscribe(self._moved)
+
+    # --- what wakes a Canary
+
+    def _moved(self, which: Reference) -> None:
+        for key in self._following.of(which):
+            self.add(key)
+
+    def _wakes(self, change: Change) -> bool:
+        if change.old is None or super()._wakes(change):
+            return True
+        old, new = change.old.meta.annotations, change.new.meta.annotations
+        return any(old.get(name) != new.get(name) for name in (ACTION, PAUSE))
+
+    def _count(self, change: Change) -> None:
+        key = change.new.key
+        known = self._counts.setdefault(key.namespace, set())
+        if change.type is ChangeType.DELETED:
+            known.discard(key)
+        else:
+            known.add(key)
+        self._tools.exported.total(key.namespace, len(known))
+        if not known:
+            del self._counts[key.namespace]
+
+    async def _gone(self, resource: AnyResource) -> None:
+        key = resource.key
+        self._memory.pop(key, None)
+        self._following.forget(key)
+        self._stopwatches.forget(key)
+        self._tools.exported.forget(key)
+
+    # --- one look
+
+    async def _pass(self, key: Key) -> Verdict | None:
+        try:
+            found = await self._tools.store.get("Canary", key)
+        except NotFound:
+            return None
+        if not self._around.mine(found):
+            return None
+        canary: Resource[CanarySpec, CanaryStatus] = found
+        memory = self._memory.setdefault(key, _Memory())
+        self._around.metrics.suspended.labels(self.kind, key.name, key.namespace).set(bool(canary.spec.suspend))
+        tick = self._tick(canary)
+        if canary.meta.deletion_timestamp:
+            return await self._terminate(tick, memory)
+        canary = await self._finalizers(canary)
+        if wrong := validate(tick.site):
+            return await self._invalid(tick, memory, wrong)
+        if canary.spec.suspend:
+            if not memory.told_suspended:
+                await tick.say("Normal", "skipping canary run as object is suspended")
+            memory.told_suspended = True
+            return Verdict()
+        memory.told_suspended = False
+        if not canary.status.conditions:
+            canary = await self._first_seen(tick)
+        tick = self._tick(canary)
+        with following(self._following, key) as look:
+            if (wait := await self._early(tick, memory)) is not None:
+                return Verdict(after=wait)
+            verdict = await self._look(tick, memory)
+            look.complete = True
+            return verdict
+
+    def _tick(self, canary: Resource[CanarySpec, CanaryStatus]) -> Tick:
+        tools, now = self._tools, self._tools.clock.now()
+        site = Site(canary, tools.settings)
+        plan = make_plan(canary.spec, site.provider)
+        ref = canary.spec.target_ref
+        objects, mesh = self._following.reading(tools.objects), self._following.reading(self._mesh)
+        return Tick(
+            tools=replace(tools, objects=objects),
+            site=site,
+            plan=plan,
+            workload=make_workload(ref.kind, ref.api_version, objects, tools.settings),
+            router=make_router(site.provider, mesh, tools.settings),
+            scaler=make_scaler(site, objects),
+            events=tools.events(site, plan.interval),
+            now=now,
+            due=now + timedelta(seconds=plan.interval),
+            phase=phase_of(canary.status),
+            stored=canary,
+        )
+
+    async def _finalizers(self, canary: Resource[CanarySpec, CanaryStatus]) -> Resource[CanarySpec, CanaryStatus]:
+        """Our finalizer is there exactly while `revertOnDeletion` asks for it, and not before the first phase was written."""
+        has, wanted = FINALIZER in canary.meta.finalizers, bool(canary.spec.revert_on_deletion)
+        if has == wanted or (wanted and not canary.status.conditions):
+            return canary
+        others = [name for name in canary.meta.finalizers if name != FINALIZER]
+        return await self._tools.store.write_finalizers(canary, [*others, FINALIZER] if wanted else others)
+
+    async def _first_seen(self, tick: Tick) -> Resource[CanarySpec, CanaryStatus]:
+        present = Present(tick.site.spec.target_ref.kind, tick.plan, None, None, 0, tick.now)
+        status = written(tick.site.status, Write(Phase.INITIALIZING), present)
+        canary = await self._tools.store.write_status(tick.canary, status)
+        return await self._finalizers(canary)
+
+    async def _invalid(self, tick: Tick, memory: _Memory, wrong: str) -> Verdict:
+        """Said once for each version of the spec: only an edit can mend it."""
+        if memory.generation != tick.canary.meta.generation:
+            memory.generation = tick.canary.meta.generation
+            log.error("canary is not valid", error=wrong)
+            await tick.say("Warning", f"{tick.site.name}.{tick.site.namespace} is not valid: {wrong}")
+        return Verdict(result="error")
+
+    async def _terminate(self, tick: Tick, memory: _Memory) -> Verdict | None:
+        if FINALIZER not in tick.canary.meta.finalizers:
+            return None
+        if memory.deleted_in is None:
+            memory.deleted_in = tick.phase
+        tick.phase = memory.deleted_in
+        try:
+            done = await finalise(tick)
+        except Problem as error:
+            await tick.say("Warning", str(error))
+            return Verdict(after=min(30.0, tick.plan.interval), result="requeue_after")
+        return None if done else Verdict(after=TERMINATING, result="requeue_after")
+
+    # --- when
+
+    async def _early(self, tick: Tick, memory: _Memory) -> float | None:
+        """Seconds to wait because it is too early for a tick; None when the time has come or there is a reason not to wait."""
+        now = self._tools.clock.monotonic()
+        if tick.phase in RESTING and not memory.blocked:
+            return None
+        if memory.due == 0.0 and tick.phase in RUNNING | ENDING | {Phase.WAITING}:
+            # After a start: the status says when.
+            left = (due_of(tick.site.status, tick.now, tick.plan.interval) - tick.now).total_seconds()
+            memory.due, memory.generation = now + left, tick.canary.meta.generation
+        left = memory.due - now
+        if left <= EARLY:
+            return None
+        if tick.phase in RESTING:
+            return None if now - memory.last >= AGAIN else AGAIN
+        return None if await self._reason(tick, memory) else left
+
+    async def _reason(self, tick: Tick, memory: _Memory) -> bool:
+        """Whether something happened that a tick before its time is for."""
+        if wish_of(tick) is not None:
+            return True
+        try:
+            if tick.phase in {Phase.NEW, Phase.INITIALIZING}:
+                if memory.generation != tick.canary.meta.generation:
+                    return True
+                if memory.blocked not in {"target", "primary"}:
+                    return False
+                await read_target(tick)
+                return memory.blocked == "target" or (await tick.workload.primary_ready(tick.site)).ready
+            if tick.phase in RUNNING:
+                await read_target(tick)
+                tick.configs = await tick.workload.configs(tick.site)
+                changed, reverted = await detect(tick)
+                tick.pending.clear()
+                return changed or reverted
+        except Problem:
+            return False
+        return False
+
+    # --- the tick
+
+    async def _look(self, tick: Tick, memory: _Memory) -> Verdict:
+        clock, exported = self._tools.clock, self._tools.exported
+        began = clock.monotonic()
+        lateness = began - memory.due if memory.due else 0.0
+        interval = tick.plan.interval
+        # A fixed rate: what one tick is late, the next is not.
+        memory.due = memory.due + interval if 0.0 <= lateness < interval and memory.due else began + interval
+        memory.last, memory.generation = began, tick.canary.meta.generation
+        tick.due = tick.now + timedelta(seconds=memory.due - began)
+        started, before = time.perf_counter(), tick.phase
+        result = await self._run(tick, memory)
+        if tick.analysed:
+            exported.duration(tick.site, time.perf_counter() - started)
+        exported.tick(result, lateness if before not in RESTING else 0.0)
+        key, phase = tick.canary.key, phase_of(tick.site.status)
+        self.outcomes[key] = Success(phase.value or "new")
+        if phase in RESTING and not memory.blocked:
+            memory.due = 0.0
+            if phase is not before:
+                self.add(key)  # what changed during the last steps of a run has not been looked at
+            return Verdict(after=RESYNC * random.uniform(0.9, 1.1))  # noqa: S311 - not a secret
+        return Verdict(after=max(EARLY, memory.due - clock.monotonic()), result="requeue_after")
+
+    async def _run(self, tick: Tick, memory: _Memory) -> str:
+        """The steps of a tick, with their failures told; a word for how it ended."""
+        memory.blocked = ""
+        try:
+            try:
+                await prepare(tick)
+            except PrimaryNotReady as error:
+                memory.blocked = "primary"
+                return await self._primary_not_ready(tick, error)
+            if tick.initializing:
+                tick.configs = await tick.workload.configs(tick.site)
+                await act(tick, initialized(self._seen(tick)))
+                return "initialized"
+            seen = await observe(tick, lambda name, since: self._stopwatches.elapsed(tick.canary.key, name, since))
+            return await self._decide(tick, seen)
+        except TargetUnreadable as error:
+            memory.blocked = "target"
+            await tick.say("Warning", str(error))
+        except Problem as error:
+            memory.blocked = memory.blocked or "other"
+            await tick.say("Warning", str(error))
+        except Conflict as error:
+            log.info("somebody else has moved the canary, beginning anew", error=str(error))
+            self.add(tick.canary.key)
+            return "conflict"
+        except ReconcileError as error:
+            memory.blocked = "other"
+            log.error("tick failed", error=str(error))
+            await tick.say("Warning", str(error))
+        return "error"
+
+    async def _decide(self, tick: Tick, seen: Seen) -> str:
+        decision = decide(seen)
+        while isinstance(decision, Ask):
+            seen = seen.answered(decision.question, await ask(tick, decision.question))
+            decision = decide(seen)
+        await act(tick, decision)
+        if tick.phase in RESTING and not decision.effects:
+            self._tools.exported.status(tick.site, tick.phase.value)
+        return "held" if decision.held else "step" if decision.effects else "nothing"
+
+    async def _primary_not_ready(self, tick: Tick, error: PrimaryNotReady) -> str:
+        elapsed = self._stopwatches.elapsed(tick.canary.key, "not ready", tick.site.status.not_ready_since)
+        readiness = error.readiness
+        if elapsed > tick.plan.deadline + tick.plan.interval:
+            readiness = replace(readiness, retriable=False)
+        if tick.plan.skip and readiness.retriable:
+            return "waiting"  # Flagger would not wait, and would not say so
+        if tick.phase is not Phase.FAILED:
+            await tick.say("Warning", readiness.text)
+        if not tick.site.status.not_ready_since:
+            tick.pending["not_ready_since"] = timestamp(tick.now)
+        if readiness.retriable:
+            await write_pending(tick)
+        else:
+            tick.configs = await tick.workload.configs(tick.site)
+            await act(tick, primary_failed(self._seen(tick), readiness))
+        return "not ready"
+
+    def _seen(self, tick: Tick) -> Seen:
+        site = tick.site
+        target = f"{site.target}.{site.namespace}"
+        return Seen(f"{site.name}.{site.namespace}", target, site.spec.target_ref.kind, tick.plan, tick.phase, adopted=False)

@@ -1,0 +1,116 @@
+"""Which Canary has read which object: a change of an object wakes those who read it, and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from reconcile.api.meta import Key
+from reconcile.ports.cluster import Object, Reference
+from reconcile.ports.objects import Notice, Objects, Stamp
+
+_reads: ContextVar[set[Reference] | None] = ContextVar("reads", default=None)
+
+
+class Following:
+    """Objects by Canary and Canaries by object; bounded by what exists."""
+
+    def __init__(self) -> None:
+        self._read: dict[Key, frozenset[Reference]] = {}
+        self._readers: dict[Reference, set[Key]] = {}
+
+    def of(self, which: Reference) -> list[Key]:
+        """The Canaries whose last look has read this object (also when it was not there)."""
+        return list(self._readers.get(which, ()))
+
+    def note(self, key: Key, reads: frozenset[Reference]) -> None:
+        """A look of a Canary has read these."""
+        before = self._read.get(key, frozenset())
+        if reads == before:
+            return
+        for which in before - reads:
+            self._readers[which].discard(key)
+            if not self._readers[which]:
+                del self._readers[which]
+        for which in reads - before:
+            self._readers.setdefault(which, set()).add(key)
+        if reads:
+            self._read[key] = reads
+        else:
+            self._read.pop(key, None)
+
+    def forget(self, key: Key) -> None:
+        """The Canary is gone."""
+        self.note(key, frozenset())
+
+    def reading(self, objects: Objects) -> Objects:
+        """The same objects, with reads noted while inside `following`."""
+        return _Reading(objects)
+
+    def read_by(self, key: Key) -> frozenset[Reference]:
+        """What the last look of a Canary has read."""
+        return self._read.get(key, frozenset())
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+@dataclass
+class Look:
+    """One look at a Canary; `complete` says that it has read all that it depends on."""
+
+    reads: set[Reference] = field(default_factory=set)
+    complete: bool = False
+
+
+@contextmanager
+def following(index: Following, key: Key) -> Iterator[Look]:
+    """Note what is read inside as what this Canary depends on; a look that is not complete forgets nothing."""
+    look = Look()
+    token = _reads.set(look.reads)
+    try:
+        yield look
+    finally:
+        _reads.reset(token)
+        index.note(key, frozenset(look.reads) if look.complete else index.read_by(key) | look.reads)
+
+
+class _Reading:
+    """Objects whose reads are noted."""
+
+    def __init__(self, inner: Objects) -> None:
+        self._inner = inner
+
+    def _note(self, which: Reference) -> None:
+        if (reads := _reads.get()) is not None:
+            reads.add(which)
+
+    async def get(self, which: Reference) -> Object:
+        self._note(which)
+        return await self._inner.get(which)
+
+    async def find(self, which: Reference) -> Object | None:
+        self._note(which)
+        return await self._inner.find(which)
+
+    async def stamp(self, which: Reference) -> Stamp | None:
+        self._note(which)
+        return await self._inner.stamp(which)
+
+    async def read(self, which: Reference) -> Object:
+        self._note(which)
+        return await self._inner.read(which)
+
+    async def create(self, wanted: Object, *, manager: str) -> Object:
+        return await self._inner.create(wanted, manager=manager)
+
+    async def patch(self, which: Object | Reference, patch: Object, *, manager: str) -> Object:
+        return await self._inner.patch(which, patch, manager=manager)
+
+    async def delete(self, which: Object | Reference) -> bool:
+        return await self._inner.delete(which)
+
+    def subscribe(self, notice: Notice) -> None:
+        self._inner.subscribe(notice)

@@ -1,0 +1,161 @@
+"""Gathers what a decision needs: one frozen value. Reads only; nothing here changes anything outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from canary.hooks import HookFailed
+from canary.metrics.base import Check, Verdict
+from canary.phases import Phase
+from canary.plan import HookType, hooks_of
+from canary.routing.base import ALL_PRIMARY
+from canary.seen import Question, Reply, Seen, Wish
+from canary.tick import ACTION, PAUSE, Tick
+from canary.workload.base import READY, Readiness
+from canary.workload.revision import is_ours
+from reconcile.ports.clock import timestamp
+
+Elapsed = Callable[[str, str | None], float]
+"""Seconds since a moment that the status keeps (field, RFC 3339), by a clock that does not jump while the process lives."""
+
+RESTING = {Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED}
+RUNNING = {Phase.PROGRESSING, Phase.WAITING_PROMOTION}
+ENDING = {Phase.PROMOTING, Phase.FINALISING}
+
+
+async def observe(tick: Tick, elapsed: Elapsed) -> Seen:
+    """All that is known before anybody is asked. Raises Problem when something cannot be read: that is never a change."""
+    site, plan, status = tick.site, tick.plan, tick.site.status
+    tick.configs = await tick.workload.configs(site)
+    changed, reverted = await detect(tick)
+    idle = tick.phase in RESTING and not changed and not reverted and wish_of(tick) is None
+    seen = Seen(
+        canary=f"{site.name}.{site.namespace}",
+        target=f"{site.target}.{site.namespace}",
+        kind=site.spec.target_ref.kind,
+        plan=plan,
+        phase=tick.phase,
+        failed=status.failed_checks or 0,
+        iterations=status.iterations or 0,
+        changed=changed,
+        reverted=reverted,
+        known_good=tick.target is not None and tick.target.revision in (status.known_good or ()),
+        wish=wish_of(tick),
+        paused=site.canary.meta.annotations.get(PAUSE, ""),
+        waited=elapsed("phase", status.phase_since),
+        held=elapsed("hold", status.hold_since),
+    )
+    if idle:
+        return seen
+    primary, ready = await tick.workload.primary_ready(site), READY
+    if tick.phase in RUNNING | ENDING:
+        ready = await tick.workload.canary_ready(site)
+    live = await tick.router.weights(site) if tick.phase is not Phase.INITIALIZING else ALL_PRIMARY
+    tick.tools.exported.weights(site, live.primary, live.canary)
+    primary, ready = _overdue(tick, elapsed, primary), _overdue(tick, elapsed, ready)
+    waiting = not (primary.ready and ready.ready)
+    if waiting != bool(status.not_ready_since):
+        tick.pending["not_ready_since"] = timestamp(tick.now) if waiting else None
+    return replace(seen, live=live, primary=primary, ready=ready)
+
+
+def _overdue(tick: Tick, elapsed: Elapsed, readiness: Readiness) -> Readiness:
+    """A workload that has not been ready for longer than its deadline fails, also if nobody says so in its own status.
+
+    One interval more than the deadline, so that the workload's own controller has the first word.
+    """
+    if readiness.ready or not readiness.retriable:
+        return readiness
+    spent = elapsed("not ready", tick.site.status.not_ready_since)
+    return replace(readiness, retriable=spent <= tick.plan.deadline + tick.plan.interval)
+
+
+async def detect(tick: Tick) -> tuple[bool, bool]:
+    """Whether the target or its configuration is another than the one in work, and whether it is the promoted one again.
+
+    Hashes that Flagger wrote cannot be compared with ours, and a new API server may show an old object with new defaults. What
+    nobody has touched (the generation is the one that was noted), or what the primary runs already, is no change then.
+    """
+    status, target = tick.site.status, tick.found
+    applied = status.last_applied_spec or ""
+    if not applied:
+        return True, False
+    revision_moved = target.revision != applied
+    configs_moved = dict(tick.configs or {}) != dict(status.tracked_configs or {})
+    if not revision_moved and not configs_moved:
+        return False, False
+    promoted = bool(status.last_promoted_spec)
+    same = promoted and tick.phase not in ENDING and await tick.workload.same_as_primary(tick.site)
+    if tick.phase in {Phase.INITIALIZED, Phase.SUCCEEDED}:
+        if same:
+            _adopt(tick)
+        return not same, False
+    untouched = revision_moved and (not is_ours(applied) or (target.generation or -1) == status.target_generation)
+    if untouched and not configs_moved:
+        _adopt(tick)
+        return False, False
+    return True, same
+
+
+def _adopt(tick: Tick) -> None:
+    """Note the hash of what is known under another one."""
+    tick.pending["last_applied_spec"] = tick.found.revision
+    tick.pending["tracked_configs"] = dict(tick.configs) if tick.configs is not None else None
+    tick.pending["target_generation"] = tick.found.generation or None
+    if tick.phase in {Phase.INITIALIZED, Phase.SUCCEEDED}:
+        tick.pending["last_promoted_spec"] = tick.found.revision
+
+
+def wish_of(tick: Tick) -> Wish | None:
+    """What a person asks for by annotation and nobody has done yet; words that we do not know ask for nothing."""
+    text = tick.site.canary.meta.annotations.get(ACTION, "")
+    if not text or text == tick.site.status.last_handled_action:
+        return None
+    word = text.split()[0].lower()
+    return Wish(word) if word in set(Wish) else None
+
+
+# --- questions
+
+
+async def ask(tick: Tick, question: Question) -> tuple[Reply, ...]:
+    """Ask hooks or metrics. The first answer that settles the question is the last: the rest is not asked."""
+    if question is not Question.CHECKS:
+        tick.analysed = tick.analysed or question is Question.PRE_ROLLOUT
+        return await _hooks(tick, HookType(question.value), until_passed=question is Question.ROLLBACK)
+    tick.analysed = True
+    replies = await _hooks(tick, HookType.ROLLOUT)
+    if replies and not replies[-1].passed:
+        return replies
+    tick.measured = tuple(await tick.tools.checks.measure(tick.site, tick.now))
+    for check in tick.measured:
+        tick.tools.exported.verdict(tick.site, check.metric, check.verdict.value)
+    return (*replies, *(_reply(tick, check) for check in tick.measured))
+
+
+async def _hooks(tick: Tick, wanted: HookType, *, until_passed: bool = False) -> tuple[Reply, ...]:
+    replies: list[Reply] = []
+    for hook in hooks_of(tick.site.spec, wanted):
+        try:
+            await tick.tools.hooks.call(tick.site, hook, phase=tick.phase.value, checksum=tick.checksum)
+            replies.append(Reply(hook.name, True))
+        except HookFailed as error:
+            replies.append(Reply(hook.name, False, str(error), muted=bool(hook.mute_alert)))
+        if replies[-1].passed is until_passed:
+            break
+    return tuple(replies)
+
+
+def _reply(tick: Tick, check: Check) -> Reply:
+    """What a check means for the run, by what the spec says about having no data."""
+    if check.verdict is Verdict.PASS:
+        return Reply(check.metric, True, metric=True)
+    if check.verdict is Verdict.NO_DATA:
+        analysis = tick.site.spec.analysis
+        metric = next((m for m in analysis.metrics or () if m.name == check.metric), None)
+        policy = (metric.on_no_data if metric is not None else None) or analysis.on_no_data
+        if policy == "Pass":
+            return Reply(check.metric, True, check.text, metric=True)
+        return Reply(check.metric, False, check.text, held=policy == "Hold", metric=True)
+    return Reply(check.metric, False, check.text, metric=True)

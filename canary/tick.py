@@ -1,0 +1,112 @@
+"""What a tick works with: the Canary as it was read, what was found out so far, and the ways to act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from canary.alerts.notifier import Alerts
+from canary.effects import Kind
+from canary.events import TickEvents
+from canary.exported import Exported
+from canary.hooks import Hooks
+from canary.metrics.base import Check
+from canary.metrics.checks import Checks
+from canary.phases import Phase
+from canary.plan import Plan
+from canary.routing.base import Router
+from canary.settings import CanarySettings
+from canary.site import CanaryResource, Site
+from canary.workload.base import Scaler, Target, Workload
+from canary.workload.revision import pair_checksum
+from reconcile.ports.clock import Clock
+from reconcile.ports.objects import Objects
+from reconcile.ports.store import Store
+
+ACTION = "imagebot.dev/action"
+"""Annotation by which a person asks for something: `promote`, `rollback` or `retry`, and a word that makes it a new request."""
+PAUSE = "imagebot.dev/pause"
+"""Annotation that holds a run where it is; its value says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all ticks share."""
+
+    store: Store
+    objects: Objects
+    clock: Clock
+    settings: CanarySettings
+    hooks: Hooks
+    alerts: Alerts
+    checks: Checks
+    exported: Exported
+    events: Callable[[Site, float], TickEvents]
+    """Makes the events of one tick, of the Canary and the seconds of its interval."""
+    fence: Callable[[], None]
+    """Raises when somebody else leads."""
+
+
+@dataclass
+class Tick:
+    """One tick of one Canary.
+
+    Attributes:
+        phase: At the start; what events report unless an effect says otherwise.
+        due: When the next step is due if this one goes well.
+        target: The target, once it was read.
+        configs: Checksums of what it refers to; None where nothing is tracked.
+        measured: What the metrics said, if they were asked.
+        pending: Fields of the status that go with the next write.
+        analysed: Whether the tick got as far as its checks.
+    """
+
+    tools: Tools
+    site: Site
+    plan: Plan
+    workload: Workload
+    router: Router
+    scaler: Scaler | None
+    events: TickEvents
+    now: datetime
+    due: datetime
+    phase: Phase
+    stored: CanaryResource
+    """As the store has it: what a write of the status is compared with."""
+    target: Target | None = None
+    configs: Mapping[str, str] | None = None
+    measured: tuple[Check, ...] | None = None
+    pending: dict[str, Any] = field(default_factory=dict)
+    analysed: bool = False
+
+    @property
+    def canary(self) -> CanaryResource:
+        """The Canary as it is known now."""
+        return self.site.canary
+
+    @property
+    def found(self) -> Target:
+        """The target; it is read before anything asks for it."""
+        if self.target is None:
+            raise RuntimeError("the target was not read yet")
+        return self.target
+
+    @property
+    def checksum(self) -> str:
+        """Of the revision in work, for webhooks; at the start of a run after a failure that of the new one."""
+        status = self.site.status
+        if self.phase is Phase.FAILED and self.target is not None and self.site.status.phase == Phase.FAILED:
+            return pair_checksum(self.configs, self.target.revision)
+        return pair_checksum(status.tracked_configs, status.last_applied_spec or "")
+
+    @property
+    def initializing(self) -> bool:
+        """Whether the primary has never had a revision yet."""
+        return self.phase in {Phase.NEW, Phase.INITIALIZING} or not self.site.status.last_promoted_spec
+
+    async def say(self, kind: Kind, message: str, phase: Phase | None = None) -> None:
+        """Tell an event."""
+        shown = phase if phase is not None else self.phase
+        await self.events.tell(self.site, kind, message, phase=shown.value, checksum=self.checksum)
