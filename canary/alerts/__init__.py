@@ -1,0 +1,1 @@
+"""Alerts: what chats are told of the runs of Canaries, in which form, and who is told what."""
