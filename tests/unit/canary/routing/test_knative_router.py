@@ -122,7 +122,7 @@ async def test_only_the_traffic_is_written() -> None:
 
 
 async def test_defaults_that_knative_fills_in_cause_no_write() -> None:
-    traffic = [
+    traffic: list[Object] = [
         {"latestRevision": True, "percent": 10},
         {"latestRevision": False, "revisionName": "web-00001", "percent": 90, "tag": "stable"},
     ]
@@ -147,7 +147,7 @@ async def test_lost_entries_come_back_with_all_traffic_on_the_primary(traffic: l
 
 @pytest.mark.parametrize(("phase", "revision"), [("Promoting", "web-00001"), ("Progressing", "web-00002")])
 async def test_the_old_revision_keeps_its_traffic_between_promotion_and_shift_only(phase: str, revision: str) -> None:
-    traffic = [{"latestRevision": True, "percent": 30}, {"revisionName": "web-00001", "percent": 70}]
+    traffic: list[Object] = [{"latestRevision": True, "percent": 30}, {"revisionName": "web-00001", "percent": 70}]
     objects = MemoryObjects([knative_service(traffic, primary="web-00002", latest="web-00002")])
     await KnativeRouter(objects).reconcile(knative_site(phase))
     found = objects.now(WEB)
