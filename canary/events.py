@@ -71,7 +71,7 @@ class TickEvents:
         self._sink.emit(Event(site.canary, EventType(kind), REASON, message, MANAGER, limited=False))
         for receiver in receivers(site):
             if receiver.url in self._failed or self._left <= 0:
-                self._exported.lost_event(site)
+                self._exported.event_post(site, lost=True)
             else:
                 await self._post(site, receiver, kind, message, phase=phase, checksum=checksum)
 
@@ -87,9 +87,9 @@ class TickEvents:
             self._left = 0.0
         finally:
             self._left -= self._clock.monotonic() - began
+        self._exported.event_post(site, lost=bool(problem))
         if problem:
             self._failed.add(receiver.url)
-            self._exported.lost_event(site)
             log.error(
                 "sending event to webhook failed",
                 canary=f"{site.name}.{site.namespace}",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from canary.metrics.base import Verdict
 from canary.site import Site
 from reconcile import __version__
 from reconcile.api.meta import Key
@@ -151,23 +152,23 @@ class Exported:
             self._drop(old)
 
     def verdict(self, site: Site, metric: str, verdict: str) -> None:
-        """Count what one check said."""
+        """Count what one check said; what it did not say is shown with 0, so that the first time of anything is an increase."""
+        for word in Verdict:
+            self._counter(site, self._verdicts, site.name, site.namespace, metric, word.value)
         self._counter(site, self._verdicts, site.name, site.namespace, metric, verdict).inc()
 
     def hook(self, site: Site, kind: str, seconds: float, *, failed: bool) -> None:
         """Count one call of a webhook of type `kind` with all its attempts."""
         self._hook_seconds.labels(kind).observe(seconds)
-        failures = self._counter(site, self._hook_failures, site.name, site.namespace, kind)
-        if failed:
-            failures.inc()
+        self._counter(site, self._hook_failures, site.name, site.namespace, kind).inc(int(failed))
 
-    def lost_event(self, site: Site) -> None:
-        """Count an event that one receiver did not get."""
-        self._counter(site, self._lost_events, site.name, site.namespace).inc()
+    def event_post(self, site: Site, *, lost: bool) -> None:
+        """Count an event for one receiver, and whether it did not get it."""
+        self._counter(site, self._lost_events, site.name, site.namespace).inc(int(lost))
 
-    def lost_alert(self, site: Site) -> None:
-        """Count an alert that one receiver did not get."""
-        self._counter(site, self._lost_alerts, site.name, site.namespace).inc()
+    def alert(self, site: Site, *, lost: bool) -> None:
+        """Count an alert for one receiver, and whether it did not get it."""
+        self._counter(site, self._lost_alerts, site.name, site.namespace).inc(int(lost))
 
     def tick(self, result: str, lateness: float) -> None:
         """Count a tick that began `lateness` seconds after its time; `result` is a word such as success, halted, error."""

@@ -109,8 +109,9 @@ class Alerts:
         except ReconcileError as error:
             problem = str(error)
         else:
+            self._exported.alert(site, lost=False)
             return
-        self._exported.lost_alert(site)
+        self._exported.alert(site, lost=True)
         name = "of the service" if entry is None else entry.name
         log.error("alert could not be sent", canary=alert.title, alert=name, severity=alert.level, error=problem)
 

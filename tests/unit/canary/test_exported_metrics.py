@@ -32,6 +32,7 @@ def told(line: str) -> tuple[str, dict[str, str], float]:
     return found["name"], dict(PAIR.findall(found["labels"])), float(found["value"])
 
 
+VERDICTS = ("Pass", "Fail", "NoData", "Error")
 PHASES = {0: "Progressing", 1: "Succeeded", 2: "Failed"}
 
 
@@ -118,8 +119,8 @@ def fill(exported: Exported, name: str, target: str = "web") -> None:
     exported.phase(where, "Progressing", 1.0)
     exported.verdict(where, "request-success-rate", "Pass")
     exported.hook(where, "rollout", 0.1, failed=True)
-    exported.lost_event(where)
-    exported.lost_alert(where)
+    exported.event_post(where, lost=True)
+    exported.alert(where, lost=True)
 
 
 def lines_with(metrics: Metrics, text: str) -> list[str]:
@@ -185,3 +186,19 @@ def test_a_tick_before_its_time_is_not_late() -> None:
     assert value("imagebot_canary_tick_lateness_seconds_sum") == 0.7
     assert value("imagebot_canary_tick_lateness_seconds_bucket", {"le": "0.01"}) == 1
     assert value("imagebot_canary_ticks_total", {"result": "halted"}) == 1
+
+
+def test_what_can_go_wrong_is_shown_before_it_does() -> None:
+    metrics = Metrics()
+    exported = Exported(metrics, "istio")
+    exported.verdict(site(), "latency", "Pass")
+    exported.hook(site(), "rollout", 0.1, failed=False)
+    exported.event_post(site(), lost=False)
+    exported.alert(site(), lost=False)
+    labels = {"name": "web", "namespace": "prod"}
+    value = metrics.registry.get_sample_value
+    counts = {v: value("imagebot_canary_check_verdicts_total", {**labels, "metric": "latency", "verdict": v}) for v in VERDICTS}
+    assert counts == {"Pass": 1, "Fail": 0, "NoData": 0, "Error": 0}
+    assert value("imagebot_canary_webhook_failures_total", {**labels, "type": "rollout"}) == 0
+    assert value("imagebot_canary_lost_event_posts_total", labels) == 0
+    assert value("imagebot_canary_lost_alerts_total", labels) == 0
