@@ -47,6 +47,10 @@ ATTEMPTS = 4
 LONGEST_WAIT = 10.0
 """Seconds between two of them; a server that asks for more gets no further try now."""
 
+METADATA, METADATA_LIST = (
+    f"application/json;as={form};g=meta.k8s.io;v=1" for form in ("PartialObjectMetadata", "PartialObjectMetadataList")
+)
+"""Forms in which the server leaves the content of objects out. No other is accepted, so that content never comes."""
 JSON, MERGE_PATCH, APPLY_PATCH = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
 
 Fence = Callable[[], None]
@@ -99,10 +103,13 @@ class Client:
         """One object, or whatever is at that path."""
         return await self._send("GET", "get", target, urgent=urgent, timeout=timeout)
 
-    async def page(self, target: Target, *, selector: str = "", limit: int = PAGE, more: str = "") -> Page:
+    async def page(
+        self, target: Target, *, selector: str = "", limit: int = PAGE, more: str = "", metadata_only: bool = False
+    ) -> Page:
         """One page of a list; raises Expired when `more` cannot be continued."""
         params = {"limit": str(limit), "continue": more, "labelSelector": selector}
-        answer = await self._send("GET", "list", target, params={k: v for k, v in params.items() if v})
+        given = {k: v for k, v in params.items() if v}
+        answer = await self._send("GET", "list", target, params=given, accept=METADATA_LIST if metadata_only else JSON)
         meta = answer.get("metadata") or {}
         return Page(list(answer.get("items") or ()), str(meta.get("resourceVersion", "")), str(meta.get("continue") or ""))
 
@@ -136,7 +143,7 @@ class Client:
         return await self._send("DELETE", "delete", target, body=body)
 
     async def watch(
-        self, target: Target, version: str, *, selector: str = "", seconds: int = 300
+        self, target: Target, version: str, *, selector: str = "", seconds: int = 300, metadata_only: bool = False
     ) -> AsyncGenerator[tuple[str, Object], None]:
         """Events after a resource version as (type, object), bookmarks among them.
 
@@ -151,7 +158,7 @@ class Client:
             params["labelSelector"] = selector
         await self._limiter.take()
         limits = aiohttp.ClientTimeout(total=seconds + 30.0, sock_connect=10.0, sock_read=WATCH_SILENCE)
-        headers = await self._headers(None)
+        headers = await self._headers(None, METADATA if metadata_only else JSON)
         begun = False
         try:
             async with self.connection.session.get(
@@ -186,6 +193,7 @@ class Client:
         params: Mapping[str, str] | None = None,
         body: Object | None = None,
         content: str = JSON,
+        accept: str = JSON,
         urgent: bool = False,
         timeout: float | None = None,
     ) -> Object:
@@ -197,7 +205,7 @@ class Client:
             if method != "GET" and not urgent and self.fence is not None:
                 self.fence()
             try:
-                return await self._once(method, verb, target, params, data, content, timeout)
+                return await self._once(method, verb, target, params, data, content, accept, timeout)
             except (Temporary, Unreachable, Unauthenticated) as error:
                 wait = _wait_before_repeat(error, method, attempt)
                 if attempt == attempts or wait is None:
@@ -207,10 +215,10 @@ class Client:
 
     async def _once(
         self, method: str, verb: str, target: Target, params: Mapping[str, str] | None, data: bytes | None, content: str,
-        timeout: float | None,
+        accept: str, timeout: float | None,
     ) -> Object:  # fmt: skip
         url = self.connection.server + target.path
-        headers = await self._headers(content if data is not None else None)
+        headers = await self._headers(content if data is not None else None, accept)
         limits = aiohttp.ClientTimeout(total=timeout or self._timeout, connect=min(10.0, timeout or self._timeout))
         try:
             async with self.connection.session.request(
@@ -233,8 +241,8 @@ class Client:
             raise Unreachable(f"{verb} {target}: the answer is not a Kubernetes object; is this an API server?", verb, target)
         return decoded
 
-    async def _headers(self, content: str | None) -> list[tuple[str, str]]:
-        headers = [("User-Agent", USER_AGENT), ("Accept", JSON)]
+    async def _headers(self, content: str | None, accept: str) -> list[tuple[str, str]]:
+        headers = [("User-Agent", USER_AGENT), ("Accept", accept)]
         authorization = await self.connection.authorization()
         if authorization is not None:
             headers.append(("Authorization", authorization))

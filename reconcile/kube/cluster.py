@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconcile.errors import Invalid, LimitExceeded
+from reconcile.errors import LimitExceeded
 from reconcile.kube import connect
 from reconcile.kube.client import PAGE, Client
 from reconcile.kube.errors import Expired, KindMissing, ObjectMissing, Target
-from reconcile.kube.resources import Resource, Resources
+from reconcile.kube.resources import Resources
 from reconcile.kube.waiting import Wait
 from reconcile.ports.clock import Clock
 from reconcile.ports.cluster import Health, Healthy, Impersonation, Object, Propagation, Reference
@@ -59,7 +59,7 @@ class KubeCluster:
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Object:
         """The object; raises NotFound with the server's words, KindMissing when it does not serve this kind."""
         reference = Reference(api_version, kind, namespace, name)
-        target = _named(await self._resources.find(api_version, kind), reference)
+        target = (await self._resources.find(api_version, kind)).named(reference)
         try:
             return await self._client.get(target)
         except KindMissing:
@@ -114,7 +114,7 @@ class KubeCluster:
 
     async def _apply(self, wanted: Object, manager: str, force: bool, *, dry_run: bool) -> Object:
         reference = Reference.of(wanted)
-        target = _named(await self._resources.find(reference.api_version, reference.kind), reference)
+        target = (await self._resources.find(reference.api_version, reference.kind)).named(reference)
         try:
             return await self._client.apply(target, wanted, manager=manager, force=force, dry_run=dry_run)
         except KindMissing:
@@ -148,7 +148,7 @@ class KubeCluster:
                 return False
             resource = other
         try:
-            await self._client.delete(_named(resource, reference), propagation=propagation, uid=uid)
+            await self._client.delete(resource.named(reference), propagation=propagation, uid=uid)
         except ObjectMissing:
             return False
         except KindMissing:
@@ -185,15 +185,3 @@ async def _pages(client: Client, target: Target, selector: str, size: int, most:
         if not page.more:
             return found
         more = page.more
-
-
-def _named(resource: Resource, reference: Reference) -> Target:
-    """The target of one object; raises Invalid when a part of its path is missing or would be another path."""
-    if resource.namespaced and not reference.namespace:
-        raise Invalid(f"{reference}: {reference.kind} is namespaced, and there is no namespace")
-    for part in (reference.namespace, reference.name):
-        if part in {".", ".."} or any(c in "/%?#" for c in part):
-            raise Invalid(f"{reference}: {part!r} is not a name")
-    if not reference.name:
-        raise Invalid(f"{reference}: there is no name")
-    return resource.target(reference.namespace, reference.name)

@@ -77,7 +77,7 @@ class KubeSettings:
     qps: float = QPS
     burst: int = BURST
     timeout: float = 30.0
-    connections: int = 64
+    connections: int = 128
 
 
 Login = Callable[[bool], Awaitable[str | None]]

@@ -11,13 +11,12 @@ import asyncio
 import random
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from reconcile.errors import ReconcileError
-from reconcile.kube.cache import Cache
 from reconcile.kube.client import PAGE, Client
-from reconcile.kube.discovery import Discovery
-from reconcile.kube.errors import Denied, Expired, KindMissing, Temporary
+from reconcile.kube.errors import Denied, Expired, KindMissing, Target, Temporary
+from reconcile.kube.kindcache import KindCache
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.ports.clock import Clock
 from reconcile.runtime.backoff import BackOff
@@ -43,7 +42,22 @@ class Scope:
     selector: str = ""
 
 
-class Reflector:
+class Places(Protocol):
+    """Says where the objects of a kind are."""
+
+    async def target(self, info: Any, namespace: str = "") -> Target:
+        """The collection; raises KindMissing."""
+        ...
+
+    def forget(self, info: Any) -> None:
+        """Ask again next time."""
+        ...
+
+
+C = TypeVar("C", bound=KindCache[Any])
+
+
+class Reflector(Generic[C]):
     """One kind. `run` never ends; `synced` is set once the cache has had everything for the first time.
 
     `error` is what keeps it from being up to date at present, None when nothing does.
@@ -52,8 +66,8 @@ class Reflector:
     def __init__(
         self,
         client: Client,
-        discovery: Discovery,
-        cache: Cache,
+        places: Places,
+        cache: C,
         scope: Scope,
         clock: Clock,
         metrics: KubeMetrics | None = None,
@@ -68,7 +82,7 @@ class Reflector:
         self.error: ReconcileError | None = None
         self.version = ""
         """Resource version up to which everything is known; empty: has to be listed."""
-        self._client, self._discovery, self._scope, self._clock = client, discovery, scope, clock
+        self._client, self._places, self._scope, self._clock = client, places, scope, clock
         self._metrics = metrics
         self._page = page
         self._failures = 0
@@ -85,35 +99,37 @@ class Reflector:
                 # The first time is ordinary and needs no wait; a server that says so again and again does.
                 self.version = ""
                 self._expirations += 1
-                log.debug("watch version expired, listing again", kind=self.info.kind, error=str(error))
+                log.debug("watch version expired, listing again", kind=self.cache.label, error=str(error))
                 if self._expirations > 1:
                     await self._clock.sleep(BACK_OFF.delay(self._expirations - 1))
             except KindMissing as error:
                 self.version = ""
-                self._discovery.forget(self.info)
+                self._places.forget(self.info)
                 await self._pause(error, SLOW_BACK_OFF)
             except Denied as error:
                 await self._pause(error, SLOW_BACK_OFF)
             except ReconcileError as error:
                 await self._pause(error, BACK_OFF)
             except Exception as error:
-                log.exception("unexpected failure while following a kind", kind=self.info.kind)
+                log.exception("unexpected failure while following a kind", kind=self.cache.label)
                 self.version = ""
                 await self._pause(ReconcileError(f"internal error: {type(error).__name__}: {error}"), SLOW_BACK_OFF)
 
     async def _list(self) -> None:
-        target = await self._discovery.target(self.info, self._scope.namespace)
-        api_version = f"{target.group}/{target.version}"
+        target = await self._places.target(self.info, self._scope.namespace)
+        api_version = f"{target.group}/{target.version}" if target.group else target.version
         self._count("lists")
         self.cache.begin()
         more = ""
         while True:
-            page = await self._client.page(target, selector=self._scope.selector, limit=self._page, more=more)
+            page = await self._client.page(
+                target, selector=self._scope.selector, limit=self._page, more=more, metadata_only=self.cache.metadata_only
+            )
             self.cache.page(api_version, page.items)
             more = page.more
             if not more:
                 break
-        self.cache.end()
+        self.cache.end(page.version)
         self.version = page.version
         self._well()
         self.synced.set()
@@ -121,11 +137,13 @@ class Reflector:
 
     async def _follow(self) -> None:
         """One watch, to its end."""
-        target = await self._discovery.target(self.info, self._scope.namespace)
+        target = await self._places.target(self.info, self._scope.namespace)
         self._count("watches")
         began, brought = self._clock.monotonic(), False
         seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 - not a secret
-        events = self._client.watch(target, self.version, selector=self._scope.selector, seconds=seconds)
+        events = self._client.watch(
+            target, self.version, selector=self._scope.selector, seconds=seconds, metadata_only=self.cache.metadata_only
+        )
         async with aclosing(events):
             async for kind, body in events:
                 brought, self._expirations = True, 0
@@ -136,7 +154,7 @@ class Reflector:
 
     def _take(self, kind: str, body: dict[str, Any]) -> None:
         if self._metrics is not None:
-            self._metrics.watch_events.labels(self.info.kind, kind).inc()
+            self._metrics.watch_events.labels(self.cache.label, kind).inc()
         if kind in {"ADDED", "MODIFIED"}:
             self.cache.changed(body)
         elif kind == "DELETED":
@@ -147,13 +165,13 @@ class Reflector:
 
     def _well(self) -> None:
         if self.error is not None:
-            log.info("following a kind again", kind=self.info.kind)
+            log.info("following a kind again", kind=self.cache.label)
         self.error, self._failures = None, 0
         self.tried.set()
 
     async def _pause(self, error: ReconcileError, back_off: BackOff) -> None:
         if type(self.error) is not type(error):
-            log.error("cannot follow a kind", kind=self.info.kind, error=str(error), known=len(self.cache))
+            log.error("cannot follow a kind", kind=self.cache.label, error=str(error), known=len(self.cache))
         self.error = error
         self._failures += 1
         self.tried.set()
@@ -163,9 +181,9 @@ class Reflector:
 
     def _count(self, what: str) -> None:
         if self._metrics is not None:
-            getattr(self._metrics, what).labels(self.info.kind).inc()
+            getattr(self._metrics, what).labels(self.cache.label).inc()
 
     def _gauge(self) -> None:
         if self._metrics is not None:
-            self._metrics.objects.labels(self.info.kind).set(len(self.cache))
-            self._metrics.unreadable.labels(self.info.kind).set(len(self.cache.unreadable))
+            self._metrics.objects.labels(self.cache.label).set(len(self.cache))
+            self._metrics.unreadable.labels(self.cache.label).set(len(self.cache.unreadable))

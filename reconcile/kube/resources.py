@@ -13,6 +13,7 @@ from reconcile.errors import Invalid
 from reconcile.kube.client import Client
 from reconcile.kube.errors import KindMissing, Target
 from reconcile.ports.clock import Clock
+from reconcile.ports.cluster import Reference
 
 AGE = 600.0
 """Seconds for which the kinds of a group version are remembered."""
@@ -40,6 +41,17 @@ class Resource:
     def target(self, namespace: str = "", name: str = "") -> Target:
         """An object, or the collection; the namespace does not count where there is none."""
         return Target(self.group, self.version, self.plural, namespace if self.namespaced else "", name)
+
+    def named(self, reference: Reference) -> Target:
+        """The target of one object; raises Invalid when a part of its path is missing or would be another path."""
+        if self.namespaced and not reference.namespace:
+            raise Invalid(f"{reference}: {reference.kind} is namespaced, and there is no namespace")
+        for part in (reference.namespace, reference.name):
+            if part in {".", ".."} or any(c in "/%?#" for c in part):
+                raise Invalid(f"{reference}: {part!r} is not a name")
+        if not reference.name:
+            raise Invalid(f"{reference}: there is no name")
+        return self.target(reference.namespace, reference.name)
 
 
 @dataclass(frozen=True, slots=True)

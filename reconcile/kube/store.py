@@ -19,10 +19,11 @@ from reconcile.api.meta import CommonStatus, Key
 from reconcile.api.resource import AnyResource, dump
 from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
-from reconcile.kube.cache import Cache, newer
+from reconcile.kube.cache import Cache
 from reconcile.kube.client import PAGE, Client, Object
 from reconcile.kube.discovery import Discovery
 from reconcile.kube.errors import KindMissing, ObjectMissing, Outdated, Target
+from reconcile.kube.kindcache import newer
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.kube.recent import Recent
 from reconcile.kube.reflector import Reflector, Scope
@@ -69,7 +70,7 @@ class KubeStore:
         self._client, self._scheme, self._clock = client, scheme, clock
         self._feed = Feed()
         self._discovery = Discovery(client)
-        self.reflectors: dict[str, Reflector] = {}
+        self.reflectors: dict[str, Reflector[Cache]] = {}
         for info in scheme:
             if kinds is None or info.kind in kinds:
                 scope = Scope(namespace, (selectors or {}).get(info.kind, ""))
@@ -109,7 +110,7 @@ class KubeStore:
         if found is None:
             if isinstance(reflector.error, KindMissing):
                 raise NotFound(str(reflector.error))
-            raise NotFound(f'{kind}.{reflector.info.group} "{key.name}" not found')
+            raise NotFound(f'{kind}.{reflector.cache.info.group} "{key.name}" not found')
         return found
 
     async def list(self, kind: str, namespace: str | None = None) -> Sequence[AnyResource]:
@@ -171,7 +172,7 @@ class KubeStore:
         return await self._write(resource, "", {"metadata": {"finalizers": list(finalizers)}})
 
     async def _write(self, resource: AnyResource, subresource: str, patch: Object) -> AnyResource:
-        info = self._reflector(resource.kind).info
+        info = self._reflector(resource.kind).cache.info
         target = await self._target(info, resource.key, subresource)
         patch["metadata"] = {"resourceVersion": resource.meta.resource_version, **patch.get("metadata", {})}
         try:
@@ -205,13 +206,13 @@ class KubeStore:
 
     # --- waiting
 
-    def _reflector(self, kind: str) -> Reflector:
+    def _reflector(self, kind: str) -> Reflector[Cache]:
         try:
             return self.reflectors[kind]
         except KeyError:
             raise Invalid(f"kind {kind} is not followed") from None
 
-    async def _ready(self, kind: str) -> Reflector:
+    async def _ready(self, kind: str) -> Reflector[Cache]:
         """The reflector of a kind that was listed once, or that is known not to be installed."""
         reflector = self._reflector(kind)
         if reflector.synced.is_set():

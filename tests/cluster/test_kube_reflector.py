@@ -28,7 +28,7 @@ KIND, API_VERSION = THING.kind, THING.api_version
 
 
 @asynccontextmanager
-async def following(client: Client, namespace: str, *, version: str = "", page: int = 500) -> AsyncIterator[Reflector]:
+async def following(client: Client, namespace: str, *, version: str = "", page: int = 500) -> AsyncIterator[Reflector[Cache]]:
     """A reflector at work, from a resource version if one is given."""
     scheme = scheme_of(THING)
     cache = Cache(THING, scheme, Feed())
@@ -43,13 +43,13 @@ async def following(client: Client, namespace: str, *, version: str = "", page: 
         await asyncio.wait([task])
 
 
-def count(reflector: Reflector, what: str) -> int:
+def count(reflector: Reflector[Cache], what: str) -> int:
     metrics = reflector._metrics
     assert metrics is not None
     return int(getattr(metrics, what).labels(KIND)._value.get())
 
 
-def names(reflector: Reflector) -> list[str]:
+def names(reflector: Reflector[Cache]) -> list[str]:
     return [found.key.name for found in reflector.cache.all()]
 
 

@@ -12,7 +12,7 @@ import pytest
 from imagebot.api import IMAGE_REPOSITORY
 from reconcile.api.meta import Key
 from reconcile.errors import NotFound
-from reconcile.kube.cache import newer
+from reconcile.kube.kindcache import newer
 from reconcile.kube.store import KubeStore
 from reconcile.ports.clock import SystemClock
 from reconcile.ports.store import Store

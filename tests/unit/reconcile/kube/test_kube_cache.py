@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconcile.api.meta import Key
-from reconcile.kube.cache import Cache, newer
+from reconcile.kube.cache import Cache
+from reconcile.kube.kindcache import newer
 from reconcile.kube.recent import Recent
 from reconcile.kube.store import difference
 from reconcile.ports.store import Change, ChangeType

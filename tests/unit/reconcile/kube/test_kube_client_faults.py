@@ -314,7 +314,7 @@ def test_a_version_from_the_future_is_listed_again_too() -> None:
     assert isinstance(error, Expired)
 
 
-async def reflected(watch: Answer, pauses: int, tmp_path: Path) -> tuple[list[float], Reflector, int]:
+async def reflected(watch: Answer, pauses: int, tmp_path: Path) -> tuple[list[float], Reflector[Cache], int]:
     """The first pauses of a reflector whose lists work and whose watches end like this; and how many lists it made."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
