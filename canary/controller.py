@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from canary.act import act, write_pending
-from canary.api import CANARY, CanarySpec, CanaryStatus
+from canary.api import CANARY, CanarySpec, CanaryStatus, TargetRef
 from canary.deletion import FINALIZER, finalise
 from canary.effects import Write
 from canary.errors import Problem
@@ -23,15 +23,17 @@ from canary.following import Following, following
 from canary.machine import decide, initialized, primary_failed
 from canary.observe import ENDING, RESTING, RUNNING, ask, detect, observe, wish_of
 from canary.phases import Phase
-from canary.plan import make_plan
+from canary.plan import Strategy, make_plan
 from canary.prepare import PrimaryNotReady, TargetUnreadable, prepare, read_target, validate
 from canary.routing import make_router
-from canary.seen import Ask, Seen
+from canary.routing.base import Router
+from canary.seen import Ask, Seen, Step
 from canary.site import Site
 from canary.status import Present, due_of, phase_of, written
 from canary.tick import ACTION, PAUSE, Tick, Tools
 from canary.workload import make_workload
 from canary.workload.autoscaler import make_scaler
+from canary.workload.base import Workload
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource, Resource
 from reconcile.errors import Conflict, NotFound, ReconcileError
@@ -112,9 +114,12 @@ class CanaryLoop(KeyedLoop):
 
     def __init__(self, tools: Tools, mesh: Objects, around: Surroundings, *, workers: int) -> None:
         super().__init__("Canary", around, name=CANARY.controller, workers=workers)
-        self._tools, self._mesh = tools, mesh
         self._memory: dict[Key, _Memory] = {}
         self._following = Following()
+        self._tools = replace(tools, objects=self._following.reading(tools.objects))
+        self._mesh = self._following.reading(mesh)
+        self._workloads: dict[tuple[str, str], Workload] = {}
+        self._routers: dict[str, Router] = {}
         self._stopwatches = Stopwatches(tools.clock.now, tools.clock.monotonic)
         self._counts: dict[str, set[Key]] = {}
         self.notes.append(self._count)
@@ -190,21 +195,31 @@ class CanaryLoop(KeyedLoop):
         tools, now = self._tools, self._tools.clock.now()
         site = Site(canary, tools.settings)
         plan = make_plan(canary.spec, site.provider)
-        ref = canary.spec.target_ref
-        objects, mesh = self._following.reading(tools.objects), self._following.reading(self._mesh)
         return Tick(
-            tools=replace(tools, objects=objects),
+            tools=tools,
             site=site,
             plan=plan,
-            workload=make_workload(ref.kind, ref.api_version, objects, tools.settings),
-            router=make_router(site.provider, mesh, tools.settings),
-            scaler=make_scaler(site, objects),
-            events=tools.events(site, plan.interval),
+            workload=self._workload(canary.spec.target_ref),
+            router=self._router(site.provider),
+            scaler=make_scaler(site, tools.objects),
+            events=tools.events(plan.interval),
             now=now,
             due=now + timedelta(seconds=plan.interval),
             phase=phase_of(canary.status),
             stored=canary,
         )
+
+    def _workload(self, ref: TargetRef) -> Workload:
+        known = self._workloads.get((ref.kind, ref.api_version))
+        if known is None:
+            known = make_workload(ref.kind, ref.api_version, self._tools.objects, self._tools.settings, self._tools.clock)
+            self._workloads[ref.kind, ref.api_version] = known
+        return known
+
+    def _router(self, provider: str) -> Router:
+        if provider not in self._routers:
+            self._routers[provider] = make_router(provider, self._mesh, self._tools.settings)
+        return self._routers[provider]
 
     async def _finalizers(self, canary: Resource[CanarySpec, CanaryStatus]) -> Resource[CanarySpec, CanaryStatus]:
         """Our finalizer is there exactly while `revertOnDeletion` asks for it, and not before the first phase was written."""
@@ -251,6 +266,8 @@ class CanaryLoop(KeyedLoop):
         if memory.due == 0.0 and tick.phase in RUNNING | ENDING | {Phase.WAITING}:
             # After a start: the status says when.
             left = (due_of(tick.site.status, tick.now, tick.plan.interval) - tick.now).total_seconds()
+            if left <= EARLY and await self._died_after_routing(tick):
+                left = tick.plan.interval
             memory.due, memory.generation = now + left, tick.canary.meta.generation
         left = memory.due - now
         if left <= EARLY:
@@ -258,6 +275,24 @@ class CanaryLoop(KeyedLoop):
         if tick.phase in RESTING:
             return None if now - memory.last >= AGAIN else AGAIN
         return None if await self._reason(tick, memory) else left
+
+    async def _died_after_routing(self, tick: Tick) -> bool:
+        """Whether the routes are a step ahead of the status: the step was made, only not noted, and has its full time before it.
+
+        The status follows then. A weight that somebody set by hand while nobody looked is treated the same.
+        """
+        if tick.plan.strategy is not Strategy.CANARY or tick.phase not in {Phase.PROGRESSING, Phase.PROMOTING}:
+            return False
+        try:
+            await read_target(tick)
+            live = await tick.router.weights(tick.site)
+        except (Problem, ReconcileError):
+            return False
+        if live.canary == (tick.site.status.canary_weight or 0):
+            return False
+        log.info("the routes are a step ahead of the status, going on from there", weight=live.canary)
+        await act(tick, Step((Write(weight=live.canary),)))
+        return True
 
     async def _reason(self, tick: Tick, memory: _Memory) -> bool:
         """Whether something happened that a tick before its time is for."""

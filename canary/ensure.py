@@ -16,7 +16,7 @@ TRIES = 5
 """How often a write that somebody else's write came before is prepared anew."""
 
 Build = Callable[[Object | None], Object | None]
-"""Makes the wanted object of the present one (None: there is none; a copy that may be changed); None leaves things as they are."""
+"""Makes the wanted object of the present one (None: there is none; may be changed); None leaves things as they are."""
 
 
 async def ensure(objects: Objects, which: Reference, build: Build, *, shown: str) -> Object | None:

@@ -1,4 +1,4 @@
-"""A Canary as everything that acts for it sees it within one tick: its spec and status, and the names of all that belongs to it."""
+"""A Canary as everything that acts for it sees it in one tick: its spec and status, and the names of all that belongs to it."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class Tools:
     alerts: Alerts
     checks: Checks
     exported: Exported
-    events: Callable[[Site, float], TickEvents]
-    """Makes the events of one tick, of the Canary and the seconds of its interval."""
+    events: Callable[[float], TickEvents]
+    """Makes what tells the events of one tick, of the seconds of its interval."""
     fence: Callable[[], None]
     """Raises when somebody else leads."""
 
