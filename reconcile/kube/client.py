@@ -48,7 +48,7 @@ LONGEST_WAIT = 10.0
 """Seconds between two of them; a server that asks for more gets no further try now."""
 
 METADATA, METADATA_LIST = (
-    f"application/json;as={form};g=meta.k8s.io;v=1" for form in ("PartialObjectMetadata", "PartialObjectMetadataList")
+    f"application/json;as={form};g=meta.k8s.io;v=v1" for form in ("PartialObjectMetadata", "PartialObjectMetadataList")
 )
 """Forms in which the server leaves the content of objects out. No other is accepted, so that content never comes."""
 JSON, MERGE_PATCH, APPLY_PATCH = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"

@@ -22,6 +22,9 @@ PLURALS: Mapping[str, str] = {
 }
 """Kinds that are not made plural by an s."""
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""The annotation in which kubectl keeps content; a stamp does not have it."""
+
 METADATA_ONLY = frozenset({("v1", "Secret"), ("v1", "ConfigMap")})
 """Kinds whose content is not remembered: `stamp` and `read`, no `get`."""
 
@@ -85,7 +88,8 @@ class MemoryObjects:
         if found is None:
             return None
         meta = found["metadata"]
-        return Stamp(meta["uid"], meta["resourceVersion"], dict(meta.get("labels") or {}), dict(meta.get("annotations") or {}))
+        annotations = {name: text for name, text in (meta.get("annotations") or {}).items() if name != LAST_APPLIED}
+        return Stamp(meta["uid"], meta["resourceVersion"], dict(meta.get("labels") or {}), annotations)
 
     async def read(self, which: Reference) -> Object:
         """See the port."""
