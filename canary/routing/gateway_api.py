@@ -81,10 +81,10 @@ def fields(site: Site, weights: Weights, cookies: Affinity, *, recent: bool = Tr
     service, analysis = service_of(site), site.spec.analysis
     if not service.gateway_refs:
         raise Problem(NO_PARENTS)
-    common = {"filters": gw.filters(service, cors=recent)}
+    common: dict[str, Any] = {"filters": gw.filters(service, cors=recent)}
     if recent:
         limits = {"request": service.timeout, "backendRequest": service.backend_timeout}
-        common["timeouts"] = {name: limit for name, limit in limits.items() if limit}  # type: ignore[assignment]
+        common["timeouts"] = {name: limit for name, limit in limits.items() if limit}
     common = {name: value for name, value in common.items() if value}
     given = [gw.matched(each, f"service.match[{place}]") for place, each in enumerate(service_matches(service))]
     return {
