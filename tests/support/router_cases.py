@@ -45,9 +45,11 @@ def site(
     return site_of(given, namespace, settings)
 
 
-def site_of(spec: Mapping[str, Any], namespace: str, settings: CanarySettings = SETTINGS) -> Site:
+def site_of(
+    spec: Mapping[str, Any], namespace: str, settings: CanarySettings = SETTINGS, *, uid: str = "uid-of-the-canary"
+) -> Site:
     """The same of a whole spec."""
-    meta = ObjectMeta(name="web", namespace=namespace, uid="uid-of-the-canary")
+    meta = ObjectMeta(name="web", namespace=namespace, uid=uid)
     canary = Resource(API_VERSION, "Canary", meta, CanarySpec.model_validate(spec), CanaryStatus())
     return Site(canary, settings, label="app", value="web")
 
