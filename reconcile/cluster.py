@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from reconcile.kube.lease import LEASE_NAME, KubeLease, LeaseTimes
 from reconcile.kube.limiter import Limiter
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.kube.notify import EventPoster, Sinks
+from reconcile.kube.objects import KubeObjects
 from reconcile.kube.store import KubeStore
 from reconcile.ports.clock import Clock, SystemClock
 from reconcile.ports.events import EventSink
@@ -124,6 +125,15 @@ class ClusterService:
                 metrics=counted,
             )
             await stack.enter_async_context(self._store)
+            self._objects = await self._follow(stack, client, counted)
+            self._mesh = self._objects
+            if cluster.mesh_kubeconfig:
+                settings = replace(cluster.kube, kubeconfig=cluster.mesh_kubeconfig, context="")
+                other = await stack.enter_async_context(connect(settings, self._clock))
+                mesh = Client(other, Limiter(self._clock, settings.qps, settings.burst), counted)
+                # The lease is here, and so is its say in what is written there.
+                mesh.fence = client.fence
+                self._mesh = await self._follow(stack, mesh, counted, "mesh")
             events = KubeEvents(client, self._clock, counted)
             await stack.enter_async_context(events.running())
             sinks: list[EventSink] = [events]
@@ -134,6 +144,10 @@ class ClusterService:
             self._events = Sinks(*sinks)
             await self._serve(stack)
             yield self
+
+    async def _follow(self, stack: AsyncExitStack, client: Client, counted: KubeMetrics, name: str = "") -> KubeObjects:
+        objects = KubeObjects(client, self._clock, namespace=self._cluster.namespace, metrics=counted, cluster=name)
+        return await stack.enter_async_context(objects)
 
     async def _serve(self, stack: AsyncExitStack) -> None:
         def alive() -> str | None:
@@ -175,6 +189,8 @@ class ClusterService:
             around,
             local=False,
             fence=self._lease.require if self._lease is not None else free,
+            objects=self._objects,
+            mesh_objects=self._mesh,
         )
         async with AsyncExitStack() as stack:
             controllers = [
