@@ -19,13 +19,13 @@ RIGHTS_OF_ALL = "ClusterRole=3 ClusterRoleBinding=1"
 KINDS = {
     "default": f"{RIGHTS_OF_ALL} Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 "
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
-    "ha": f"{RIGHTS_OF_ALL} ConfigMap=1 Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 PodMonitor=1 PrometheusRule=1 "
+    "ha": f"{RIGHTS_OF_ALL} ConfigMap=1 Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 PodMonitor=1 PrometheusRule=2 "
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
-    "shards": f"{RIGHTS_OF_ALL} Deployment=3 NetworkPolicy=1 PodDisruptionBudget=3 PodMonitor=1 PrometheusRule=1 "
+    "shards": f"{RIGHTS_OF_ALL} Deployment=3 NetworkPolicy=1 PodDisruptionBudget=3 PodMonitor=1 PrometheusRule=2 "
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
     "strict": "Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 Role=2 RoleBinding=2 Service=1 ServiceAccount=1",
     "minimal": "ClusterRole=1 ClusterRoleBinding=1 Deployment=1 ServiceAccount=1",
-    "everything": "ClusterRole=2 ConfigMap=3 Deployment=2 NetworkPolicy=1 PersistentVolumeClaim=2 PodMonitor=1 PrometheusRule=1 "
+    "everything": "ClusterRole=2 ConfigMap=3 Deployment=2 NetworkPolicy=1 PersistentVolumeClaim=2 PodMonitor=1 PrometheusRule=2 "
     "Role=2 RoleBinding=2 Service=1 ServiceAccount=1",
 }
 """How many objects of which kind each set makes."""
