@@ -267,6 +267,12 @@ def test_cookie_alone_is_matched_when_the_service_matches_everything() -> None:
     assert to_canary["matches"] == [{"headers": [{"name": "Cookie", "type": "RegularExpression", "value": ".*sticky.*a.*"}]}]
 
 
+def test_cookie_takes_the_place_of_other_conditions_on_the_header() -> None:
+    service_match = {"headers": {"cookie": {"regex": ".*a.*"}, "x": {"exact": "1"}}}
+    to_canary, *_ = rules(site(STICKY, match=[service_match]), Weights.at(30), Affinity("sticky=a"))
+    assert [each["name"] for each in to_canary["matches"][0]["headers"]] == ["Cookie", "x"]
+
+
 def test_deletion_of_a_cookie_shares_the_one_filter_for_response_headers() -> None:
     where = site(STICKY, headers={"response": {"add": {"x-r": "1"}, "remove": ["server"]}})
     forgetting, after = rules(where, ALL_PRIMARY, Affinity(previous="sticky=a"))

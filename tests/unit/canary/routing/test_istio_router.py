@@ -289,6 +289,22 @@ async def test_lost_cookie_rules_come_back_from_the_status() -> None:
     assert live_spec(objects) == wanted
 
 
+async def test_session_affinity_asked_for_in_mid_run_begins_with_the_next_weight() -> None:
+    objects, after = await running(site(), 20), site({**STEPS, "sessionAffinity": STICKY})
+    await router(objects).reconcile(after)
+    assert objects.writes == []
+    cookies = await router(objects).set_weights(after, Weights.at(40))
+    assert cookies == Affinity("sticky=abcdefghij")
+    assert len(live_spec(objects)["http"]) == 2
+
+
+def test_cookie_is_asked_for_beside_the_headers_of_the_service() -> None:
+    where = site({**STEPS, "sessionAffinity": STICKY}, match=[{"headers": {"x": {"exact": "1"}}}])
+    to_canary, by_weight = spec(where, Weights.at(20), Affinity("sticky=a"))["http"]
+    assert to_canary["match"] == [{"headers": {"x": {"exact": "1"}, "Cookie": {"regex": ".*sticky.*a.*"}}}]
+    assert by_weight["match"] == [{"headers": {"x": {"exact": "1"}}}]
+
+
 # --- take-over and giving back
 
 
@@ -352,6 +368,25 @@ async def test_unreadable_note_leaves_the_routes_and_frees_the_object(note: str)
     await router(objects).revert(site())
     assert live_spec(objects) == routed
     assert metadata(objects)["annotations"] == {APPLIED: note}
+
+
+async def test_labels_that_people_removed_meanwhile_stay_removed() -> None:
+    applied = {"metadata": {"labels": {"old": "1"}, "annotations": {"old": "1"}}, "spec": {"hosts": ["applied"]}}
+    objects = MemoryObjects([theirs(annotations={APPLIED: json.dumps(applied)})])
+    await router(objects).reconcile(site())
+    await router(objects).revert(site())
+    assert "labels" not in metadata(objects)
+    assert set(metadata(objects)["annotations"]) == {APPLIED}
+
+
+async def test_routes_that_people_have_taken_back_themselves_stay() -> None:
+    objects = MemoryObjects([theirs()])
+    await router(objects).reconcile(site())
+    own = {"hosts": ["new"], "http": [{"route": [{"destination": {"host": "new"}}]}]}
+    objects.change(ROUTE, {"spec": own})
+    await router(objects).revert(site())
+    assert live_spec(objects) == {"gateways": ["mesh"], "exportTo": ["*"], **own}
+    assert "annotations" not in metadata(objects)
 
 
 async def test_giving_back_does_not_touch_what_was_never_taken_or_is_ours() -> None:
