@@ -234,8 +234,17 @@ async def test_a_name_that_is_only_like_ours_is_not_ours() -> None:
     assert routes(objects) == [alike, route(20)]
 
 
+WEIGHTLESS = {"multi": {"destinations": [{"destination": {"upstream": {"name": which.name}}} for which in (PRIMARY, CANARY)]}}
+
+
 @pytest.mark.parametrize(
-    "spec", [{"routes": None}, {"routes": [{"routeAction": {"single": {}}}]}, {"routes": [{"redirectAction": {}}]}]
+    "spec",
+    [
+        {"routes": None},
+        {"routes": [{"routeAction": {"single": {}}}]},
+        {"routes": [{"redirectAction": {}}]},
+        {"routes": [{"routeAction": WEIGHTLESS}]},
+    ],
 )
 async def test_routes_that_say_nothing_are_a_problem_and_are_put_right(spec: Object) -> None:
     objects = MemoryObjects()

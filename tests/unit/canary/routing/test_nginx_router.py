@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canary.errors import Problem
+from canary.routing import make_router
 from canary.routing.base import ALL_PRIMARY, Weights
 from canary.routing.nginx import NginxRouter
 from canary.settings import CanarySettings
 from canary.site import FLUX_OFF, Site
-from reconcile.errors import ReconcileError
+from reconcile.errors import NotFound, ReconcileError
 from reconcile.ports.cluster import Object, Reference
 from tests.support.objects import MemoryObjects
 from tests.support.router_cases import INGRESS_REF, INSIDER, SETTINGS, StubbornObjects, ab, ingress, path, recorded, rule, site
@@ -367,4 +368,27 @@ async def test_reverting_leaves_the_ingress_to_the_garbage_collector() -> None:
 
     await router.revert(where())
 
+    assert objects.writes == []
+
+
+@pytest.mark.parametrize(
+    ("reads", "told"),
+    [
+        ([ReconcileError("the server is away")], "get query error: the server is away"),
+        ([None, NotFound("gone meanwhile")], "not found"),
+    ],
+)
+@pytest.mark.parametrize("provider", ["nginx", "skipper"])
+async def test_a_canary_ingress_that_cannot_be_read_is_a_problem(
+    provider: str, reads: list[BaseException | None], told: str
+) -> None:
+    objects = MemoryObjects([ingress()])
+    at = site(provider, ingressRef=INGRESS_REF)
+    router = make_router(provider, objects, SETTINGS)
+    await router.reconcile(at)
+    objects.forget()
+    objects.fail["get", "Ingress", "web-canary"] = list(reads)
+
+    with pytest.raises(Problem, match=rf"^ingress web-canary\.prod {told}$"):
+        await router.set_weights(at, Weights.at(30))
     assert objects.writes == []
