@@ -234,12 +234,11 @@ class PodWorkload(ABC):
         """The primary with what promotion enforces; the rest of it as it is."""
         wanted = deepcopy(present)
         meta, spec = wanted["metadata"], wanted["spec"]
-        before = target["metadata"].get("annotations")
+        taken_over = included(target["metadata"].get("annotations"), self._settings.include_label_prefix)
         meta["labels"] = primary_labels(target, site)
-        meta["annotations"] = {
-            **included(before, self._settings.include_label_prefix),
-            **kept_by_controllers(meta.get("annotations")),
-        }
+        annotations = {**taken_over, **kept_by_controllers(meta.pop("annotations", None))}
+        if annotations:
+            meta["annotations"] = annotations
         for name in self.COPIED:
             spec.pop(name, None)
             if name in target["spec"]:

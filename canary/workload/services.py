@@ -117,8 +117,10 @@ def updated_service(present: Object, site: Site, name: str, value: str, given: C
     if site.owns(present):
         unmanaged = exposed(site).unmanaged_metadata
         left = unmanaged.labels if unmanaged else None, unmanaged.annotations if unmanaged else None
-        meta["labels"] = _enforced(meta.get("labels"), _labels(site, name, given), left[0] or ())
-        meta["annotations"] = _enforced(meta.get("annotations"), _annotations(given), left[1] or ())
+        labels = _enforced(meta.pop("labels", None), _labels(site, name, given), left[0] or ())
+        annotations = _enforced(meta.pop("annotations", None), _annotations(given), left[1] or ())
+        # An API server does not keep empty maps: to ask for one would be a write at every tick.
+        meta |= {part: value for part, value in (("labels", labels), ("annotations", annotations)) if value}
         return present
     meta["annotations"] = {**(meta.get("annotations") or {}), **FLUX_OFF}
     return present if changed else None

@@ -19,7 +19,6 @@ from canary.api import API_VERSION, CanarySpec, CanaryStatus
 from canary.settings import CanarySettings
 from canary.site import Site
 from canary.workload.deployment import DeploymentWorkload
-from canary.workload.pods import PodWorkload
 from reconcile.api.meta import ObjectMeta
 from reconcile.api.resource import Resource
 from reconcile.ports.cluster import Object, Reference
@@ -135,7 +134,7 @@ class Stage:
         for key in given:
             self.give(key)
         self.clock = VirtualClock(NOW)
-        self.workload: PodWorkload = DeploymentWorkload(self.objects, CanarySettings(), self.clock)
+        self.workload = DeploymentWorkload(self.objects, CanarySettings(), self.clock)
         self.site = site_of(spec, namespace=self.namespace)
         self.look()
 
