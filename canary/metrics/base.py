@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from reconcile.errors import ReconcileError
+from reconcile.ports.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from reconcile.net.client import Client
+    from reconcile.ports.objects import Objects
+
+
+on_its_way: ContextVar[Callable[[], None] | None] = ContextVar("on_its_way", default=None)
+"""To be called, in the loop, by a provider that knows when its query has been sent: the next one of the tick follows then."""
 
 
 class NoValues(ReconcileError):
@@ -84,7 +91,9 @@ class ProviderConfig:
         credentials: Content of the template's Secret, None when it names none.
         timeout: Seconds that one query may take in all.
         client: The shared HTTP client: bounded, without retries, with that choice about certificates; not the provider's to
-            close.
+            close. It follows no redirect.
+        objects: Of the cluster, for providers whose values are objects; None without a cluster.
+        clock: For providers that wait.
     """
 
     type: str
@@ -95,6 +104,8 @@ class ProviderConfig:
     credentials: tuple[tuple[str, bytes], ...] | None = field(default=None, repr=False)
     timeout: float = 5.0
     client: Callable[[], Client] | None = field(default=None, repr=False, compare=False)
+    objects: Objects | None = field(default=None, repr=False, compare=False)
+    clock: Clock = field(default_factory=SystemClock, repr=False, compare=False)
 
     @property
     def secret(self) -> Mapping[str, bytes]:

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final, Self
@@ -40,9 +41,15 @@ _running = threading.local()
 
 
 class Attempt:
-    """One query on its way. `end` may be called from another thread; the query then fails soon."""
+    """One query on its way. `end` may be called from another thread; the query then fails soon.
 
-    def __init__(self, seconds: float) -> None:
+    Args:
+        seconds: For all of it.
+        sent: Called, in the thread, when the request has been written.
+    """
+
+    def __init__(self, seconds: float, sent: Callable[[], object] | None = None) -> None:
+        self._sent = sent
         self._until = time.monotonic() + seconds
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -72,6 +79,11 @@ class Attempt:
             self._socket = connected
         self.left()
 
+    def wrote(self) -> None:
+        """The request is on its way."""
+        if self._sent is not None:
+            self._sent()
+
     def end(self) -> None:
         """Shut the connection, so that the thread that waits for it goes on."""
         with self._lock:
@@ -91,7 +103,8 @@ class _Noted(HTTPConnection):
 
     def request(self, *args: Any, **options: Any) -> None:
         _running.attempt.uses(self.sock)
-        super().request(*args, **options)  # connects when there is no connection, and leaves the socket to the answer
+        super().request(*args, **options)  # connects when there is no connection
+        _running.attempt.wrote()
 
 
 class _NotedTls(_Noted, HTTPSConnection):
