@@ -110,7 +110,13 @@ async def test_an_update_keeps_live_weights_and_what_we_do_not_know_of() -> None
 
 @pytest.mark.parametrize(
     ("primary", "canary", "live"),
-    [("1", "1", Weights(50, 50)), ("500m", "1500m", Weights(25, 75)), (3, 1, Weights(75, 25)), ("90", None, ALL_PRIMARY)],
+    [
+        ("1", "1", Weights(50, 50)),
+        ("500m", "1500m", Weights(25, 75)),
+        ("500m", "2", Weights(20, 80)),
+        (3, 1, Weights(75, 25)),
+        ("90", None, ALL_PRIMARY),
+    ],
 )
 async def test_weights_set_by_hand_are_read_as_shares(primary: Any, canary: Any, live: Weights) -> None:
     objects = MemoryObjects()
