@@ -7,9 +7,9 @@ server prunes the others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from canary.api.values import (
@@ -158,6 +158,12 @@ class BackendRef(Defaulted):
     """Its namespace; the Canary's own when unset."""
     port: PortNumber | None = None
     """Port of the backend; required for a core Service."""
+
+    @model_validator(mode="after")
+    def _service_has_a_port(self) -> Self:
+        if not self.group and self.kind == "Service" and self.port is None:
+            raise ValueError(PORT_MISSING)
+        return self
 
 
 def _nothing_required(schema: JsonDict) -> None:

@@ -5,11 +5,8 @@ Flux's are on a second, bare control plane, since two definitions of one name ca
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,9 @@ from reconcile.api.crd import definitions
 from reconcile.app import load_packages
 from tests.support import flux_schemas
 from tests.support.controlplane import Cluster, ControlPlane
-from tests.support.controlplane_build import REPOSITORY, Programs, Unavailable, find_programs
-from tests.support.kubeapi import ApiError, KubeApi
-from tests.support.schema_cases import PLAIN, Case, cases, least, sample
+from tests.support.controlplane_build import REPOSITORY
+from tests.support.schema_cases import PLAIN, cases, least, sample
+from tests.support.schema_sides import Side, bare_plane, table, tally
 
 pytestmark = pytest.mark.slow
 
@@ -33,54 +30,8 @@ FIXED = {"gitrepositories.source.toolkit.fluxcd.io": {"provider": "aws"}}
 """What the full example needs so that the rules hold."""
 DROPPED = ("accessFrom", "gitImplementation")
 """Fields that v1 does not have; they have no effect."""
-BARE = ("etcd", "kube-apiserver", "kubectl")
 
 Object = dict[str, Any]
-Verdict = tuple[Any, ...]
-
-
-@contextmanager
-def bare_plane(folder: Path) -> Iterator[ControlPlane]:
-    """A control plane of etcd and API server alone: enough for schemas."""
-    try:
-        programs = find_programs()
-    except Unavailable as error:
-        pytest.skip(f"no second control plane: {error}")
-    for name in BARE:
-        if path := programs.find(name):
-            (folder / name).symlink_to(path)
-    with ControlPlane(Programs(folder)) as plane:
-        yield plane
-
-
-@dataclass(frozen=True)
-class Side:
-    """One API server with definitions of our kinds, asked without anything being kept."""
-
-    cluster: Cluster
-    namespace: str
-
-    @property
-    def api(self) -> KubeApi:
-        """Its API as administrator."""
-        return self.cluster.api
-
-    def ask_spec(self, api_version: str, kind: str, value: Any) -> Verdict:
-        """What comes of creating an object with this spec."""
-        body = {"apiVersion": api_version, "kind": kind, "metadata": {"name": "case"}, "spec": value}
-        return self._ask("POST", self.api.path(api_version, kind, self.namespace), body)
-
-    def ask_status(self, existing: Object, value: Any) -> Verdict:
-        """What comes of giving an object that exists this status."""
-        path = self.api.path(existing["apiVersion"], existing["kind"], self.namespace, existing["metadata"]["name"], "status")
-        return self._ask("PUT", path, {**existing, "status": value})
-
-    def _ask(self, method: str, path: str, body: Object) -> Verdict:
-        try:
-            answer = self.api.request(method, path, body, dryRun="All", fieldValidation="Strict")
-        except ApiError as error:
-            return "refused", error.code, error.message
-        return "accepted", answer.get("spec"), answer.get("status")
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +66,6 @@ def kind_of(name: str) -> tuple[str, str]:
 def part(name: str, number: str, which: str) -> Object:
     """Flux's schema of `spec` or `status` in a version."""
     return dict(flux_schemas.schema(flux_schemas.version(name, number))["properties"][which])
-
-
-def tally(found: list[tuple[Case, Verdict, Verdict]]) -> dict[str, int]:
-    """How many cases Flux's side accepted and refused."""
-    words = [theirs[0] for _, theirs, _ in found]
-    return {word: words.count(word) for word in ("accepted", "refused")}
 
 
 @pytest.mark.parametrize("name", flux_schemas.NAMES)
@@ -201,13 +146,6 @@ def stored_object(side: Side, name: str, number: str = "v1") -> Object:
     stored = side.api.create(manifest)
     status = {"status": sample(part(name, number, "status"))}
     return side.api.merge_patch(stored["apiVersion"], kind, "one", status, side.namespace, subresource="status")
-
-
-def table(text: str) -> list[list[str]]:
-    """What kubectl printed, as cells; ages are left out."""
-    rows = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
-    age = rows[0].index("AGE") if "AGE" in rows[0] else None
-    return [[cell for n, cell in enumerate(row) if n != age] for row in rows]
 
 
 @pytest.mark.parametrize("wide", [False, True])

@@ -1,4 +1,4 @@
-"""Flux's own CustomResourceDefinitions, as recorded in tests/facts/schemas, for comparison with ours."""
+"""Flux's and Flagger's own CustomResourceDefinitions, as recorded in tests/facts/schemas, for comparison with ours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import yaml
 
 FOLDER = Path(__file__).parents[1] / "facts" / "schemas"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.toolkit.fluxcd.io.yaml")))
+FLAGGER = tuple(sorted(path.stem for path in FOLDER.glob("*.flagger.app.yaml")))
 OLDER = ("v1beta2", "v1beta1")
 STRUCTURE = ("properties", "items", "additionalProperties")
 
@@ -17,7 +18,7 @@ Object = dict[str, Any]
 
 
 def today(name: str) -> Object:
-    """The definition of this name as clusters have it: v1 alone."""
+    """The definition of this name as clusters have it, with one version."""
     return dict(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
 
 

@@ -20,6 +20,10 @@ SAMPLES = {
     r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$": "5m",
     "^(http|https|ssh)://.*$": "https://example.com/a",
     "^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$": "sha256:abc",
+    r"^[0-9]+(m|s)": "5m",
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "apps",
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$": "apps",
+    r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$": "apps",
     "date-time": "2024-01-02T03:04:05Z",
 }
 """A good text for each pattern and format; a name such as `Ready` is good for all others."""
@@ -32,6 +36,7 @@ TEXTS = (
     "http://", "ssh://git@host/a", "git@host:a", "file:///a", "HTTPS://host/a", " https://host/a", "git://host/a", "https:/host",
     "sha256:", "SHA256:abc", "sha256:a b", ":abc", "sha256+b64u:a=-_", "Ready", "a.b/C", "a/b/C",
     "-a", "a-", "a b", "ä", "A:b,c_", "A:",
+    "1m30s", "5mm", "m5", "s", "apps", "a.b", "a..b", "a.b.", "a_b", "a1-b", "1a",
 )  # fmt: skip
 """Tried where a text has a pattern: some pass, some do not, whichever pattern it is."""
 TIMES = ("yesterday", "2024-01-02", "2024-01-02T03:04:05+02:00", "2024-01-02T03:04:05.123456Z", "2024-13-02T03:04:05Z", "")
@@ -53,26 +58,41 @@ def cases(schema: Object, fixed: Object | None = None) -> list[Case]:
         schema: The schema of `spec` or `status`.
         fixed: Values for top-level fields in the full example, where a rule forbids the first choice of each.
     """
-    full = sample(schema) | (fixed or {})
-    found = {case.name: case for case in itertools.chain(_whole(schema, full), _by_field(schema, full), _by_rule(schema))}
+    fulls = [sample(schema, choice) | (fixed or {}) for choice in range(_most_choices(schema))]
+    seen: set[Path] = set()
+    found = {case.name: case for case in (*_whole(schema, fulls[0]), *_by_rule(schema))}
+    for full in fulls:
+        # What an earlier example has was tried there.
+        nodes = [(path, node) for path, node in _nodes(schema, ()) if path not in seen and _has(full, path)]
+        seen.update(path for path, _ in nodes)
+        found |= {case.name: case for case in (*_by_field(nodes, full), *_by_choice(nodes, full))}
+    found |= {case.name: case for case in _by_choice([((), schema)], fulls[0])}
     return list(found.values())
 
 
-def sample(schema: Object) -> Any:
-    """A value with every field set, good if rules do not forbid it."""
+def sample(schema: Object, choice: int = 0) -> Any:
+    """A value with every field set that may be set together, good if CEL rules do not forbid it.
+
+    Args:
+        schema: Of the value.
+        choice: Which of its alternatives (`oneOf`), where it has some.
+    """
     if "enum" in schema:
         return schema["enum"][0]
+    if schema.get("x-kubernetes-int-or-string"):
+        return PLAIN
     match schema.get("type"):
         case "object":
             if "additionalProperties" in schema:
-                return {"key": sample(schema["additionalProperties"])}
-            return {name: sample(part) for name, part in schema.get("properties", {}).items()}
+                return {"key": sample(schema["additionalProperties"], choice)}
+            left_out = _not_chosen(schema, choice)
+            return {name: sample(part, choice) for name, part in _parts(schema).items() if name not in left_out}
         case "array":
-            return [sample(schema["items"])]
+            return [sample(schema["items"], choice)]
         case "string":
             known = schema.get("pattern") or schema.get("format")
             return SAMPLES.get(known, "Ready") if known else PLAIN
-        case "integer":
+        case "integer" | "number":
             return max(1, schema.get("minimum", 1))
         case "boolean":
             return True
@@ -83,7 +103,30 @@ def least(schema: Object) -> Any:
     """A value with only what is required."""
     if schema.get("type") != "object":
         return sample(schema)
-    return {name: least(schema["properties"][name]) for name in schema.get("required", ())}
+    names = [*schema.get("required", ()), *(_alternatives(schema) or [()])[0]]
+    return {name: least(part) for name, part in _parts(schema).items() if name in names}
+
+
+def _alternatives(schema: Object) -> list[tuple[str, ...]]:
+    """What each alternative of a `oneOf` asks for; one that asks for nothing is left out."""
+    return [tuple(rule["required"]) for rule in schema.get("oneOf", ()) if "required" in rule]
+
+
+def _not_chosen(schema: Object, choice: int) -> set[str]:
+    """The fields that only other alternatives than this one ask for."""
+    alternatives = _alternatives(schema)
+    chosen = alternatives[choice % len(alternatives)] if alternatives else ()
+    return {name for names in alternatives for name in names} - set(chosen)
+
+
+def _parts(schema: Object) -> Object:
+    """The fields of an object, each with what the alternatives say of its inside."""
+    said = {name: part for rule in schema.get("oneOf", ()) for name, part in rule.get("properties", {}).items()}
+    return {name: said.get(name, {}) | part for name, part in schema.get("properties", {}).items()}
+
+
+def _most_choices(schema: Object) -> int:
+    return max([1, *(len(_alternatives(node)) for node in (schema, *(part for _, part in _nodes(schema, ()))))])
 
 
 def _whole(schema: Object, full: Object) -> Iterator[Case]:
@@ -92,9 +135,9 @@ def _whole(schema: Object, full: Object) -> Iterator[Case]:
     yield from (Case(f"all of it is {value!r}", value) for value in (None, *OF_EACH_TYPE))
 
 
-def _by_field(schema: Object, full: Object) -> Iterator[Case]:
+def _by_field(nodes: list[tuple[Path, Object]], full: Object) -> Iterator[Case]:
     yield _changed(full, (), _with_unknown, "with an unknown field")
-    for path, node in _nodes(schema, ()):
+    for path, node in nodes:
         yield _removed(full, path)
         for value in (None, *OF_EACH_TYPE, *_special(node)):
             text = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:30]}... of {len(value)}"
@@ -116,7 +159,7 @@ def _special(node: Object) -> Iterator[Any]:
         yield from TEXTS
     if node.get("format") == "date-time":
         yield from TIMES
-    if node.get("type") == "integer":
+    if node.get("type") in {"integer", "number"}:
         yield from NUMBERS
     if limit := node.get("maxLength"):
         yield from ("a" * limit, "a" * (limit + 1), "ä" * limit)
@@ -134,8 +177,33 @@ def _by_rule(schema: Object) -> Iterator[Case]:
         yield Case(f"rules with {given}", least(schema) | given)
 
 
+def _by_choice(nodes: list[tuple[Path, Object]], full: Object) -> Iterator[Case]:
+    """Every combination of the fields that the alternatives of an object name."""
+    for path, node in nodes:
+        names = sorted({name for names in _alternatives(node) for name in names})
+        rest = {name: part for name, part in _at(full, path).items() if name not in names} if names else {}
+        for count in range(len(names) + 1) if names else ():
+            for chosen in itertools.combinations(names, count):
+                value = rest | {name: sample(node["properties"][name]) for name in chosen}
+                yield _changed(full, path, value, f"with {', '.join(chosen) or 'nothing'} of {', '.join(names)}")
+
+
+def _has(value: Any, path: Path) -> bool:
+    try:
+        _at(value, path)
+    except (KeyError, IndexError):
+        return False
+    return True
+
+
+def _at(value: Any, path: Path) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
 def _nodes(schema: Object, path: Path) -> Iterator[tuple[Path, Object]]:
-    for name, part in schema.get("properties", {}).items():
+    for name, part in _parts(schema).items():
         yield (*path, name), part
         yield from _nodes(part, (*path, name))
     for key, step in (("items", 0), ("additionalProperties", "key")):

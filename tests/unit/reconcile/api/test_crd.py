@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema
 
 from imagebot.api import ALWAYS_WITHOUT_INTERVAL, IMAGE_POLICY, INTERVAL_WITHOUT_ALWAYS, ImagePolicySpec
-from reconcile.api.crd import ServedKind, definition, definition_name, definitions, schema_of, validations
+from reconcile.api.crd import ANNOTATIONS, ServedKind, definition, definition_name, definitions, schema_of, validations
 from reconcile.api.duration import Duration, GoDuration, ShortDuration
 from reconcile.api.meta import ApiModel, CommonSpec, CommonStatus, LabelSelector
 from reconcile.api.scheme import KindInfo, PrinterColumn
@@ -130,6 +130,32 @@ def test_rules_of_a_model_are_in_its_schema() -> None:
     assert schema_of(Ruled)["x-kubernetes-validations"] == [{"rule": "self.a == 'b'", "message": "a must be b"}]
 
 
+def test_alternatives_of_a_model_are_in_its_schema() -> None:
+    class Either(ApiModel):
+        """Either."""
+
+        model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["a"]}, {"not": {"anyOf": [{"required": ["a"]}]}}]})
+        a: str | None = None
+
+    assert schema_of(Either)["oneOf"] == [{"required": ["a"]}, {"not": {"anyOf": [{"required": ["a"]}]}}]
+
+
+def test_a_number_or_a_text_has_its_own_keyword_and_no_type() -> None:
+    class Port(ApiModel):
+        """Port."""
+
+        port: Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True})]
+
+    assert schema_of(Port)["properties"]["port"] == {"x-kubernetes-int-or-string": True}
+
+
+class TypeInRule(ApiModel):
+    """A rule that says more than which fields are there."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"not": {"properties": {"a": {"type": "string"}}}}]})
+    a: str | None = None
+
+
 class Node(ApiModel):
     """A tree."""
 
@@ -154,6 +180,7 @@ class Exclusive(ApiModel):
         (Node, r"Node.children\[\]: Node contains itself"),
         (TwoTypes, r"TwoTypes.value: a structural schema needs one type, and this has anyOf"),
         (Exclusive, r"Exclusive.value: a structural schema has no exclusiveMinimum"),
+        (TypeInRule, r"TypeInRule: a rule below oneOf has no type"),
     ],
 )
 def test_what_a_structural_schema_cannot_say_is_an_error(model: type[ApiModel], message: str) -> None:
@@ -173,6 +200,32 @@ def test_a_plain_kind_makes_a_small_definition() -> None:
     assert old["deprecationWarning"] == "v1 Thing is deprecated, upgrade to v2"
     assert new["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] == {"observedGeneration": -1}
     assert "required" not in new["schema"]["openAPIV3Schema"]
+
+
+def test_a_kind_may_have_annotations_of_its_own_and_a_status_that_observes_nothing() -> None:
+    class Blind(CommonStatus):
+        """Blind."""
+
+        observed_generation: ClassVar[None] = None  # type: ignore[misc]
+
+    class Nothing(Blind):
+        """Nothing."""
+
+        conditions: ClassVar[None] = None  # type: ignore[misc]
+        last_handled_reconcile_at: ClassVar[None] = None  # type: ignore[misc]
+
+    made = {
+        status: definition(
+            ServedKind("example.org", "Thing", "things", ("v1",), CommonSpec, status, annotations=(("example.com/keep", "yes"),))
+        )
+        for status in (CommonStatus, Blind, Nothing)
+    }
+    assert made[Blind]["metadata"]["annotations"] == {**ANNOTATIONS, "example.com/keep": "yes"}
+    fields = {s: m["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] for s, m in made.items()}
+    assert fields[CommonStatus]["status"]["default"] == {"observedGeneration": -1}
+    assert "default" not in fields[Blind]["status"]
+    assert "observedGeneration" not in fields[Blind]["status"]["properties"]
+    assert "status" not in fields[Nothing]
 
 
 def test_older_columns_are_per_version() -> None:

@@ -28,6 +28,9 @@ def logs_as_they_were() -> Iterator[None]:
 
 
 REPOSITORY, POLICY, AUTOMATION, GIT = "ImageRepository", "ImagePolicy", "ImageUpdateAutomation", "GitRepository"
+CANARY, TEMPLATE, ALERTS = "Canary", "MetricTemplate", "AlertProvider"
+CANARIES = [(CANARY, None), (TEMPLATE, None), (ALERTS, None)]
+EVERYTHING = [(GIT, None), *CANARIES, (REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]
 
 
 @pytest.mark.parametrize(
@@ -50,8 +53,12 @@ REPOSITORY, POLICY, AUTOMATION, GIT = "ImageRepository", "ImagePolicy", "ImageUp
         ("images", [(REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]),
         ("images all", [(REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]),
         ("fluxcd-images", [(REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]),
-        ("all", [(GIT, None), (REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]),
-        ("", [(GIT, None), (REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]),
+        ("all", EVERYTHING),
+        ("", EVERYTHING),
+        ("canary web", [(CANARY, "web")]),
+        ("canaries,metrictemplates", [(CANARY, None), (TEMPLATE, None)]),
+        ("flagger", CANARIES),
+        ("alertprovider.flagger.app chat", [(ALERTS, "chat")]),
     ],
 )
 def test_words(words: str, meant: list[tuple[str, str | None]]) -> None:
