@@ -218,6 +218,12 @@ async def test_an_ab_test_has_a_route_for_each_audience_and_one_for_everybody_el
     assert spec_of(objects, main(version))["routes"] == [split(version, "web", 20, 80)]
 
 
+async def test_everybody_else_comes_after_however_many_audiences() -> None:
+    objects = MemoryObjects()
+    await AppMeshRouter(objects, NEW).reconcile(mesh(NEW, [{"headers": {"x": {"exact": str(number)}}} for number in range(12)]))
+    assert [route["priority"] for route in spec_of(objects, main(NEW))["routes"]] == [*range(10, 22), 22]
+
+
 @pytest.mark.parametrize("version", [OLD, NEW])
 async def test_a_test_without_headers_is_refused_rather_than_sent_to_everybody(version: str) -> None:
     objects = MemoryObjects()

@@ -134,7 +134,14 @@ async def test_defaults_that_knative_fills_in_cause_no_write() -> None:
 
 
 @pytest.mark.parametrize(
-    "traffic", [None, [], [{"latestRevision": True, "percent": 100}], [{"revisionName": "b", "percent": 100}]]
+    "traffic",
+    [
+        None,
+        [],
+        [{"latestRevision": True, "percent": 100}],
+        [{"revisionName": "b", "percent": 100}],
+        [{"latestRevision": True, "percent": 100}, {"revisionName": "web-00001", "tag": "stable"}],
+    ],
 )
 async def test_lost_entries_come_back_with_all_traffic_on_the_primary(traffic: list[Object] | None) -> None:
     objects = MemoryObjects([knative_service(traffic)])
