@@ -17,6 +17,7 @@ def register(registry: Registry) -> None:
     for info in (CANARY, METRIC_TEMPLATE, ALERT_PROVIDER):
         registry.scheme.register(info)
     registry.factories["canary"] = controllers
+    registry.reads["canary"] = [info.kind for info in (CANARY, METRIC_TEMPLATE, ALERT_PROVIDER)]
     registry.run_options.extend(OPTIONS)
 
 

@@ -14,6 +14,7 @@ from imagebot.policy.controller import ImagePolicyReconciler
 from imagebot.scan.access import Access
 from imagebot.scan.cache import TagStore
 from imagebot.scan.controller import ImageRepositoryReconciler
+from reconcile.api.source import GIT_REPOSITORY
 from reconcile.app import Core, Registry
 from reconcile.git.mirrors import Mirrors
 from reconcile.registry.pool import ClientPool
@@ -28,6 +29,7 @@ def register(registry: Registry) -> None:
     for info in (IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION):
         registry.scheme.register(info)
     registry.factories["image"] = controllers
+    registry.reads["image"] = [info.kind for info in (GIT_REPOSITORY, IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION)]
     registry.commands.extend(commands)
 
 

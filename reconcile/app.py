@@ -75,6 +75,8 @@ class Registry:
     scheme: Scheme = field(default_factory=Scheme)
     factories: dict[str, ControllerFactory] = field(default_factory=dict)
     """Groups of controllers by name (`image`)."""
+    reads: dict[str, Sequence[str]] = field(default_factory=dict)
+    """Kinds of ours that a group of controllers reads; a group that is not in here may read all of them."""
     commands: list[Any] = field(default_factory=list)
     """Commands for the command line (click)."""
     run_options: list[Any] = field(default_factory=list)
@@ -86,6 +88,14 @@ class Registry:
             if name not in self.factories:
                 raise Invalid(f"no controllers named {name!r}; there are: {', '.join(sorted(self.factories))}")
         return [factory for name, factory in self.factories.items() if not groups or name in groups]
+
+    def followed(self, groups: Sequence[str] = ()) -> list[str]:
+        """Kinds that these groups need: rights for the others may be missing."""
+        names = list(groups or self.factories)
+        if any(name not in self.reads for name in names):
+            return list(self.scheme.kinds)
+        wanted = {kind for name in names for kind in self.reads[name]}
+        return [kind for kind in self.scheme.kinds if kind in wanted]
 
 
 def load_packages() -> Registry:

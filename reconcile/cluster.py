@@ -121,6 +121,7 @@ class ClusterService:
                 client,
                 self._registry.scheme,
                 self._clock,
+                kinds=self._registry.followed(cluster.groups),
                 namespace=cluster.namespace,
                 metrics=counted,
             )
