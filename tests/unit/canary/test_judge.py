@@ -44,6 +44,7 @@ FAILED_500 = (
         ("recover-after-failed-checks", RATE, Source.SUCCESS_RATE, [Sample(10)] * 2),
         ("alerts-failure", RATE, Source.SUCCESS_RATE, [Sample(1)]),
         ("ab-rollback", RATE, Source.SUCCESS_RATE, [Sample(90)]),
+        ("alerts-kinds-failure", RATE, Source.SUCCESS_RATE, [Sample(1)]),
         ("nginx-rollback", RATE, Source.SUCCESS_RATE, [NoValues()]),
         ("gatewayapi-rollback", DURATION, Source.DURATION, [Sample(900)]),
         ("old-thresholds", metric("cpu", threshold=5), Source.INLINE, [Sample(7.126), NoValues(), ReconcileError(FAILED_500)]),
