@@ -76,7 +76,7 @@ def test_an_object_with_an_unknown_field_is_not(control_plane: Cluster, helm: He
             seen += 1
             with pytest.raises(ApiError, match="nonsense"):
                 show(control_plane.api, {**manifest, "spec": {**manifest["spec"], "nonsense": 1}})
-    assert seen == 6
+    assert seen == 7
 
 
 def restrict(cluster: Cluster, namespace: str) -> None:
@@ -187,6 +187,37 @@ REFERENCES = expected(
 )
 
 
+MADE = "get list watch create patch"
+CANARY = expected(
+    ("flagger.app", ("canaries",), "get list watch patch"),
+    ("flagger.app", ("canaries/status",), "get patch"),
+    ("flagger.app", ("canaries/finalizers",), "update"),
+    ("flagger.app", ("metrictemplates", "alertproviders"), "get list watch"),
+    ("", ("events",), "create patch"),
+    ("", ("services",), MADE),
+    ("", ("configmaps", "secrets"), f"{MADE} delete"),
+    ("apps", ("deployments", "daemonsets"), MADE),
+    ("autoscaling", ("horizontalpodautoscalers",), MADE),
+    ("keda.sh", ("scaledobjects",), MADE),
+    ("serving.knative.dev", ("services",), "get list watch patch"),
+    ("serving.knative.dev", ("revisions",), "get list watch"),
+    ("networking.k8s.io", ("ingresses",), f"{MADE} delete"),
+    ("gateway.networking.k8s.io", ("httproutes",), MADE),
+    ("networking.istio.io", ("virtualservices", "destinationrules"), MADE),
+    ("appmesh.k8s.aws", ("virtualnodes", "virtualrouters", "virtualservices"), MADE),
+    ("split.smi-spec.io", ("trafficsplits",), MADE),
+    ("projectcontour.io", ("httpproxies",), MADE),
+    ("gateway.solo.io", ("routetables",), MADE),
+    ("gloo.solo.io", ("upstreams",), MADE),
+    ("traefik.io", ("traefikservices",), MADE),
+    ("apisix.apache.org", ("apisixroutes",), MADE),
+    ("kuma.io", ("trafficroutes",), MADE),
+    ("external.metrics.k8s.io", ("*",), "get list"),
+    ("metrics.keptn.sh", ("keptnmetrics",), "get"),
+    ("metrics.keptn.sh", ("analyses",), "get create delete"),
+)
+
+
 def leases(*names: str) -> set[tuple[str, str, str, str]]:
     group = "coordination.k8s.io"
     return {(group, "leases", "", "create"), *((group, "leases", n, verb) for n in names for verb in ("get", "patch", "update"))}
@@ -196,6 +227,20 @@ def test_rights_by_default(control_plane: Cluster, granted: Callable[..., KubeAp
     service = granted()
     assert_rules(control_plane, service, namespace, OBJECTS | REFERENCES | leases("imagebot-leader-election"))
     assert_rules(control_plane, service, neighbour, OBJECTS | REFERENCES)
+
+
+def test_rights_of_progressive_delivery(
+    control_plane: Cluster, granted: Callable[..., KubeApi], namespace: str, neighbour: str
+) -> None:
+    service = granted(*value_set("canary"))
+    assert_rules(control_plane, service, neighbour, CANARY)
+    assert_rules(control_plane, service, namespace, CANARY | leases("imagebot-leader-election"))
+
+
+def test_rights_of_both_without_tracking(control_plane: Cluster, granted: Callable[..., KubeApi], neighbour: str) -> None:
+    service = granted("--set", "controllers={image,canary},canary.configTracking=false")
+    untracked = {rule for rule in CANARY if rule[1] not in {"configmaps", "secrets"}}
+    assert_rules(control_plane, service, neighbour, untracked | OBJECTS | REFERENCES)
 
 
 def test_rights_in_strict_mode(control_plane: Cluster, granted: Callable[..., KubeApi], namespace: str, neighbour: str) -> None:

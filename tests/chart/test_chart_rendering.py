@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from canary.options import settings_from, workers
+from canary.settings import CanarySettings
+from reconcile.app import load_packages
 from reconcile.cli.service import run
 from reconcile.cluster import lease_name
 from tests.support.chart import CHART, NAMESPACE, RIGHTS, VALUE_SETS, Helm, Refused, container, of_kind, value_set
@@ -22,6 +25,8 @@ KINDS = {
     "ha": f"{RIGHTS_OF_ALL} ConfigMap=1 Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 PodMonitor=1 PrometheusRule=2 "
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
     "shards": f"{RIGHTS_OF_ALL} Deployment=3 NetworkPolicy=1 PodDisruptionBudget=3 PodMonitor=1 PrometheusRule=2 "
+    "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
+    "canary": f"{RIGHTS_OF_ALL} Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 "
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
     "strict": "Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 Role=2 RoleBinding=2 Service=1 ServiceAccount=1",
     "minimal": "ClusterRole=1 ClusterRoleBinding=1 Deployment=1 ServiceAccount=1",
@@ -80,7 +85,8 @@ def test_deployments_are_as_the_flux_commands_want_them(helm: Helm, name: str) -
 
 
 @every_set
-def test_the_program_takes_the_arguments(helm: Helm, name: str) -> None:
+def test_the_program_takes_the_arguments(helm: Helm, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "packaged", tuple(load_packages().run_options))
     for deployment in of_kind(helm.objects(*value_set(name)), "Deployment"):
         command, *arguments = container(deployment)["args"]
         assert command == run.name
@@ -172,10 +178,45 @@ def test_strict_makes_nothing_outside_the_namespace_of_the_release(helm: Helm) -
     assert subjects == [{"kind": "ServiceAccount", "name": "imagebot", "namespace": NAMESPACE}] * 2
 
 
-def test_secrets_are_never_listed_and_nothing_is_created_but_events_and_leases(helm: Helm) -> None:
+@pytest.mark.parametrize("secret", ["", "chats"])
+def test_chats_are_named_by_the_secret_s_keys_alone(helm: Helm, secret: str) -> None:
+    values = ("--set", f"controllers={{image,canary}},canary.secret={secret}")
+    (deployment,) = of_kind(helm.objects(*values), "Deployment")
+    found = {entry["name"]: entry["valueFrom"]["secretKeyRef"] for entry in container(deployment)["env"][1:]}
+    names = ["EVENT_WEBHOOK_URL", "SLACK_URL", "SLACK_TOKEN", "SLACK_PROXY_URL", "MSTEAMS_URL", "MSTEAMS_PROXY_URL"]
+    assert found == {name: {"name": "chats", "key": name, "optional": True} for name in names if secret}
+    known = {option.envvar for option in load_packages().run_options}
+    assert set(names) <= known
+
+
+def test_canary_options_are_given_when_it_runs(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "packaged", tuple(load_packages().run_options))
+    deployments = of_kind(helm.objects(*value_set("everything")), "Deployment")
+    for deployment in deployments:
+        context = run.make_context("run", container(deployment)["args"][1:])
+        settings = settings_from(run.values(context.params))
+        assert settings == CanarySettings(
+            mesh_provider="gatewayapi:v1",
+            metrics_server="https://prometheus.monitoring:9090",
+            selector_labels=("service",),
+            include_label_prefix=("team", "example.com/"),
+            enable_config_tracking=False,
+            ingress_annotations_prefix="ingress.example.com",
+            ingress_class="contour",
+            cluster_name="east one",
+            event_webhook="http://events.example.com/canary",
+            slack_user="ship's cat",
+            slack_channel="#releases",
+        )
+        assert workers(run.values(context.params)) == 4
+    assert not [a for a in container(of_kind(helm.objects(), "Deployment")[0])["args"] if "mesh-provider" in a]
+
+
+def test_image_automation_never_lists_secrets_and_creates_nothing_but_events_and_leases(helm: Helm) -> None:
     seen: Counter[str] = Counter()
     for name in VALUE_SETS:
-        roles = [o for o in helm.objects(*value_set(name)) if o["kind"] in {"Role", "ClusterRole"}]
+        objects = helm.objects(*value_set(name), "--set", "controllers={image}")
+        roles = [o for o in objects if o["kind"] in {"Role", "ClusterRole"}]
         own = [role for role in roles if not any("aggregate-to" in label for label in role["metadata"]["labels"])]
         for rule in (rule for role in own for rule in role["rules"]):
             assert not {"*"} & {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
@@ -184,7 +225,24 @@ def test_secrets_are_never_listed_and_nothing_is_created_but_events_and_leases(h
                 assert rule["verbs"] == ["get"]
             if "create" in rule["verbs"]:
                 seen.update(rule["resources"])
-    assert seen == {"events": 6, "leases": 5}
+    assert seen == {"events": 7, "leases": 6}
+
+
+def test_only_copies_and_the_skipper_ingress_may_be_deleted(helm: Helm) -> None:
+    for values in (("--set", "controllers={canary}"), value_set("everything")):
+        roles = [o for o in helm.objects(*values) if o["kind"] in {"Role", "ClusterRole"}]
+        own = [role for role in roles if not any("aggregate-to" in label for label in role["metadata"]["labels"])]
+        rules = [rule for role in own for rule in role["rules"]]
+        for rule in rules:
+            assert not {"*"} & {*rule["apiGroups"], *rule["verbs"]}
+            # The resources of this group are the names of metrics.
+            assert "*" not in rule["resources"] or rule["apiGroups"] == ["external.metrics.k8s.io"]
+            assert not {"deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
+        deleted = {resource for rule in rules if "delete" in rule["verbs"] for resource in rule["resources"]}
+        tracked = {"configmaps", "secrets"} if values[0] == "--set" else set()
+        assert deleted == {"ingresses", "analyses"} | tracked
+        listed = {resource for rule in rules if "list" in rule["verbs"] for resource in rule["resources"]}
+        assert listed & {"configmaps", "secrets"} == tracked
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from canary.options import WORKERS
+from canary.settings import CanarySettings
 from reconcile.api.meta import Key
 from reconcile.kube.limiter import BURST, QPS
 from reconcile.kube.metrics import KubeMetrics
@@ -21,9 +23,7 @@ from tests.support import chart_values
 from tests.support.chart import CHART, Helm, of_kind, value_set
 from tests.support.chart_values import README, SCHEMA, VALUES, Setting, Undocumented, read, readme_text, schema_text
 
-ONLY = {"controllers"}
-"""There is one possible value so far."""
-SETTINGS = [s for top in read(VALUES.read_text()) for s in top.walk() if not s.children and s.path[0] not in ONLY]
+SETTINGS = [s for top in read(VALUES.read_text()) for s in top.walk() if not s.children]
 
 OTHERS: dict[str, Any] = {
     "fullnameOverride": "other", "nameOverride": "other", "rbac.create": False,
@@ -112,6 +112,16 @@ def test_defaults_are_those_of_the_program() -> None:
     assert properties["concurrent"]["default"] == Settings().concurrent
     api = properties["kubeApi"]["properties"]
     assert (api["qps"]["default"], api["burst"]["default"]) == (QPS, BURST)
+    canary = {name: value.get("default") for name, value in properties["canary"]["properties"].items()}
+    canary |= {
+        f"slack_{name}": value["default"] for name, value in properties["canary"]["properties"]["slack"]["properties"].items()
+    }
+    renamed = {"config_tracking": "enable_config_tracking"}
+    snake = {re.sub("([A-Z])", lambda m: f"_{m[1].lower()}", name): value for name, value in canary.items()}
+    plain = {renamed.get(n, n): tuple(v) if isinstance(v, list) else v for n, v in snake.items()}
+    assert plain.pop("workers") == WORKERS
+    assert (plain.pop("secret"), plain.pop("slack")) == ("", None)
+    assert {name: getattr(CanarySettings(), name) for name in plain} == plain
     retry = {name: properties["retry"]["properties"][name]["default"] for name in ("minDelay", "maxDelay", "dependency")}
     assert retry == {"minDelay": "750ms", "maxDelay": "15m", "dependency": "30s"}
     assert RetrySettings() == RetrySettings(0.75, 15 * 60, 30)
