@@ -137,10 +137,12 @@ class UpstreamRef(ApiModel):
 class CanarySpec(CommonSpec):
     """Spec of a Canary."""
 
+    suspend: bool | None = None
+    """Stop all work on the Canary; traffic stays as it is."""
     provider: Provider | None = None
-    """What routes the traffic; that of the service when unset."""
+    """What routes the traffic; the default of the installation when unset."""
     metrics_server: str | None = None
-    """Prometheus for built-in metrics and inline queries; that of the service when unset."""
+    """Address of the Prometheus for built-in metrics and inline queries; the default of the installation when unset."""
     progress_deadline_seconds: WholeNumber | None = None
     """Seconds that a workload may take to become ready; 600 when unset."""
     target_ref: TargetRef
@@ -251,6 +253,8 @@ class CanaryStatus(CommonStatus):
     """Extension: the last value of the annotation that asks for an action."""
     failure: str | None = None
     """Extension: why the last run failed."""
+    tracked_binary: dict[str, str] | None = None
+    """Extension: checksums by `configmap/<name>#binaryData` of what the target uses, where there is any."""
     images: list[str] | None = None
     """Extension: images of the revision in analysis, each as container=image."""
 

@@ -174,7 +174,8 @@ def test_fields_of_ours_in_the_status_are_kept_and_lists_bounded(ours: Side) -> 
     status = {
         "phase": "Progressing", "checks": [check] * 32, "phaseSince": time, "nextStepTime": time, "notReadySince": time,
         "holdSince": time, "targetGeneration": 4, "knownGood": ["a"] * 10, "lastHandledRetry": "1",
-        "lastHandledAction": "promote@1", "lastHandledReconcileAt": "1", "failure": "too slow", "images": ["web=web:1.2"],
+        "lastHandledAction": "promote@1", "lastHandledReconcileAt": "1", "failure": "too slow",
+        "trackedBinary": {"configmap/a#binaryData": "1f"}, "images": ["web=web:1.2"],
     }  # fmt: skip
     assert ours.ask_status(stored, status)[2] == status
     assert ours.ask_status(stored, status | {"checks": [check] * 33})[0] == "refused"

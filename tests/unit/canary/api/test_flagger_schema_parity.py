@@ -20,7 +20,7 @@ ADDED = {
     ".status": {
         "checks", "checks[]", *(f"checks[].{name}" for name in CHECK), "failure", "holdSince", "images", "images[]", "knownGood",
         "knownGood[]", "lastHandledAction", "lastHandledReconcileAt", "lastHandledRetry", "nextStepTime", "notReadySince",
-        "phaseSince", "targetGeneration",
+        "phaseSince", "targetGeneration", "trackedBinary", "trackedBinary{}",
     },
 }  # fmt: skip
 """Nodes of a Canary that Flagger does not have."""
