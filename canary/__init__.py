@@ -1,1 +1,1 @@
-"""Progressive delivery. Holds no code yet: it is listed so that the import contracts cover it from the first day."""
+"""Progressive delivery: Flagger's Canaries, judged by metrics, step by step, and taken back when they fail."""

@@ -149,7 +149,7 @@ async def _write(tick: Tick, write: Write) -> None:
             continue
         tick.stored = found
         tick.site = replace(tick.site, canary=replace(tick.canary, meta=found.meta, status=found.status))
-        _export(tick)
+        show_phase(tick)
         return
     raise Conflict(f"the status of Canary {resource.key} was changed by somebody else {TRIES} times in a row")
 
@@ -158,17 +158,20 @@ def _fitting(write: Write, pending: dict[str, Any]) -> dict[str, Any]:
     """What is pending, without what a new phase begins anew."""
     anew = {"not_ready_since", "hold_since"} if write.phase is not None else set[str]()
     if write.sync:
-        anew |= {"last_applied_spec", "tracked_configs", "last_promoted_spec", "target_generation"}
+        anew |= {"last_applied_spec", "tracked_configs", "tracked_binary", "last_promoted_spec", "target_generation"}
     return {name: value for name, value in pending.items() if name not in anew}
 
 
 async def _present(tick: Tick) -> Present:
-    # Our own scaling has moved the generation since the target was read; the revision in work is the one that was judged.
-    generation = (await tick.workload.target(tick.canary)).generation if tick.target is not None else 0
+    target = tick.target
+    if target is not None:
+        # Our own scaling has moved the generation since the target was read; what is in work is the revision that was judged.
+        now = await tick.workload.target(tick.canary)
+        target = now if now.revision == target.revision else target
     return Present(
         kind=tick.site.spec.target_ref.kind,
         plan=tick.plan,
-        target=replace(tick.target, generation=generation) if tick.target is not None else None,
+        target=target,
         configs=tick.configs,
         known_good=tick.site.spec.analysis.known_good_revisions or 0,
         now=tick.now,
@@ -176,7 +179,8 @@ async def _present(tick: Tick) -> Present:
     )
 
 
-def _export(tick: Tick) -> None:
+def show_phase(tick: Tick) -> None:
+    """Put the phase into the metrics."""
     status = tick.site.status
     phase = phase_of(status)
     if phase.value in {"Initialized", "Progressing", "Succeeded", "Failed"}:

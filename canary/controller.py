@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from canary.act import act, write_pending
+from canary.act import act, show_phase, write_pending
 from canary.api import CANARY, CanarySpec, CanaryStatus, TargetRef
 from canary.deletion import FINALIZER, finalise
 from canary.effects import Write
@@ -24,12 +24,12 @@ from canary.machine import decide, initialized, primary_failed
 from canary.observe import ENDING, RESTING, RUNNING, ask, detect, observe, wish_of
 from canary.phases import Phase
 from canary.plan import Strategy, make_plan
-from canary.prepare import PrimaryNotReady, TargetUnreadable, prepare, read_target, validate
+from canary.prepare import PrimaryNotReady, TargetUnreadable, cannot_mirror, prepare, read_target, validate
 from canary.routing import make_router
 from canary.routing.base import Router
 from canary.seen import Ask, Seen, Step
 from canary.site import Site
-from canary.status import Present, due_of, phase_of, written
+from canary.status import Present, due_of, phase_of, refused, written
 from canary.tick import ACTION, PAUSE, Tick, Tools
 from canary.workload import make_workload
 from canary.workload.autoscaler import make_scaler
@@ -68,6 +68,8 @@ class _Memory:
     """What kept the last tick from its end: target, primary, other, or nothing."""
     generation: int = 0
     told_suspended: bool = False
+    shown: bool = False
+    """Whether its phase is in the metrics."""
     deleted_in: Phase | None = None
 
 
@@ -173,7 +175,7 @@ class CanaryLoop(KeyedLoop):
         if canary.meta.deletion_timestamp:
             return await self._terminate(tick, memory)
         canary = await self._finalizers(canary)
-        if wrong := validate(tick.site):
+        if wrong := validate(tick.site) or cannot_mirror(tick):
             return await self._invalid(tick, memory, wrong)
         if canary.spec.suspend:
             if not memory.told_suspended:
@@ -181,7 +183,7 @@ class CanaryLoop(KeyedLoop):
             memory.told_suspended = True
             return Verdict()
         memory.told_suspended = False
-        if not canary.status.conditions:
+        if not canary.status.phase:
             canary = await self._first_seen(tick)
         tick = self._tick(canary)
         with following(self._following, key) as look:
@@ -224,7 +226,7 @@ class CanaryLoop(KeyedLoop):
     async def _finalizers(self, canary: Resource[CanarySpec, CanaryStatus]) -> Resource[CanarySpec, CanaryStatus]:
         """Our finalizer is there exactly while `revertOnDeletion` asks for it, and not before the first phase was written."""
         has, wanted = FINALIZER in canary.meta.finalizers, bool(canary.spec.revert_on_deletion)
-        if has == wanted or (wanted and not canary.status.conditions):
+        if has == wanted or (wanted and not canary.status.phase):
             return canary
         others = [name for name in canary.meta.finalizers if name != FINALIZER]
         return await self._tools.store.write_finalizers(canary, [*others, FINALIZER] if wanted else others)
@@ -236,11 +238,13 @@ class CanaryLoop(KeyedLoop):
         return await self._finalizers(canary)
 
     async def _invalid(self, tick: Tick, memory: _Memory, wrong: str) -> Verdict:
-        """Said once for each version of the spec: only an edit can mend it."""
+        """Said once for each version of the spec, by event and condition: only an edit can mend it."""
         if memory.generation != tick.canary.meta.generation:
             memory.generation = tick.canary.meta.generation
             log.error("canary is not valid", error=wrong)
             await tick.say("Warning", f"{tick.site.name}.{tick.site.namespace} is not valid: {wrong}")
+        status = refused(tick.site.status, wrong, tick.now)
+        await self._tools.store.write_status(tick.canary, status)
         return Verdict(result="error")
 
     async def _terminate(self, tick: Tick, memory: _Memory) -> Verdict | None:
@@ -326,6 +330,9 @@ class CanaryLoop(KeyedLoop):
         # A fixed rate: what one tick is late, the next is not.
         memory.due = memory.due + interval if 0.0 <= lateness < interval and memory.due else began + interval
         memory.last, memory.generation = began, tick.canary.meta.generation
+        if not memory.shown:
+            memory.shown = True
+            show_phase(tick)
         tick.due = tick.now + timedelta(seconds=memory.due - began)
         started, before = time.perf_counter(), tick.phase
         result = await self._run(tick, memory)

@@ -1,7 +1,7 @@
 """What can be scraped: Flagger's own families under its names and labels, and ours beside them.
 
-The label `name` of a `flagger_*` family holds the name of the target, as Flagger has it; that of an `imagebot_canary_*` family
-holds the name of the Canary, by which people ask for it.
+The label `name` of a `flagger_*` family holds the name of the target, as Flagger has it; an `imagebot_canary_*` family has
+the label `canary`, `NAMESPACE/NAME`: a label `namespace` of ours would be renamed by scrapes that add the pod's own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ _OTHER_STATUS = 1
 
 _Family = Counter | Gauge | Histogram
 _Series = tuple[_Family, tuple[str, ...]]
+
+
+def _canary(site: Site) -> str:
+    """Value of the label `canary`."""
+    return f"{site.namespace}/{site.name}"
 
 
 @dataclass
@@ -68,26 +73,24 @@ class Exported:
         self._since = gauge(
             "imagebot_canary_phase_since_timestamp_seconds",
             "When the Canary came into its present phase, in seconds since 1970.",
-            "name",
-            "namespace",
+            "canary",
             "phase",
         )
         self._verdicts = counter(
             "imagebot_canary_check_verdicts_total",
             "Metric checks by what they said: Pass, Fail, NoData or Error.",
-            "name",
-            "namespace",
+            "canary",
             "metric",
             "verdict",
         )
         self._hook_failures = counter(
-            "imagebot_canary_webhook_failures_total", "Webhook calls without success.", "name", "namespace", "type"
+            "imagebot_canary_webhook_failures_total", "Webhook calls without success.", "canary", "type"
         )
         self._lost_events = counter(
-            "imagebot_canary_lost_event_posts_total", "Events that an event webhook did not take.", "name", "namespace"
+            "imagebot_canary_lost_event_posts_total", "Events that an event webhook did not take.", "canary"
         )
         self._lost_alerts = counter(
-            "imagebot_canary_lost_alerts_total", "Alerts that could not be sent to one receiver.", "name", "namespace"
+            "imagebot_canary_lost_alerts_total", "Alerts that could not be sent to one receiver.", "canary"
         )
         self._hook_seconds = histogram(
             "imagebot_canary_webhook_seconds", "Time of a webhook call with its retries.", "type", buckets=WEBHOOK_BUCKETS
@@ -144,7 +147,7 @@ class Exported:
 
     def phase(self, site: Site, phase: str, since: float) -> None:
         """Show since when (seconds since 1970) the Canary is in `phase`; the phase before is no longer shown."""
-        wanted = (site.name, site.namespace, phase)
+        wanted = (_canary(site), phase)
         self._gauge(site, self._since, *wanted).set(since)
         series = self._of[site.canary.key].series
         for old in [(family, labels) for family, labels in series if family is self._since and labels != wanted]:
@@ -154,21 +157,21 @@ class Exported:
     def verdict(self, site: Site, metric: str, verdict: str) -> None:
         """Count what one check said; what it did not say is shown with 0, so that the first time of anything is an increase."""
         for word in Verdict:
-            self._counter(site, self._verdicts, site.name, site.namespace, metric, word.value)
-        self._counter(site, self._verdicts, site.name, site.namespace, metric, verdict).inc()
+            self._counter(site, self._verdicts, _canary(site), metric, word.value)
+        self._counter(site, self._verdicts, _canary(site), metric, verdict).inc()
 
     def hook(self, site: Site, kind: str, seconds: float, *, failed: bool) -> None:
         """Count one call of a webhook of type `kind` with all its attempts."""
         self._hook_seconds.labels(kind).observe(seconds)
-        self._counter(site, self._hook_failures, site.name, site.namespace, kind).inc(int(failed))
+        self._counter(site, self._hook_failures, _canary(site), kind).inc(int(failed))
 
     def event_post(self, site: Site, *, lost: bool) -> None:
         """Count an event for one receiver, and whether it did not get it."""
-        self._counter(site, self._lost_events, site.name, site.namespace).inc(int(lost))
+        self._counter(site, self._lost_events, _canary(site)).inc(int(lost))
 
     def alert(self, site: Site, *, lost: bool) -> None:
         """Count an alert for one receiver, and whether it did not get it."""
-        self._counter(site, self._lost_alerts, site.name, site.namespace).inc(int(lost))
+        self._counter(site, self._lost_alerts, _canary(site)).inc(int(lost))
 
     def tick(self, result: str, lateness: float) -> None:
         """Count a tick that began `lateness` seconds after its time; `result` is a word such as success, halted, error."""

@@ -11,6 +11,7 @@ from canary.phases import Phase
 from canary.plan import HookType, hooks_of
 from canary.routing.base import ALL_PRIMARY
 from canary.seen import Question, Reply, Seen, Wish
+from canary.status import known_configs, tracked
 from canary.tick import ACTION, PAUSE, Tick
 from canary.workload.base import READY, Readiness
 from canary.workload.revision import is_ours
@@ -82,7 +83,7 @@ async def detect(tick: Tick) -> tuple[bool, bool]:
     if not applied:
         return True, False
     revision_moved = target.revision != applied
-    configs_moved = dict(tick.configs or {}) != dict(status.tracked_configs or {})
+    configs_moved = dict(tick.configs or {}) != known_configs(status)
     if not revision_moved and not configs_moved:
         return False, False
     promoted = bool(status.last_promoted_spec)
@@ -101,7 +102,7 @@ async def detect(tick: Tick) -> tuple[bool, bool]:
 def _adopt(tick: Tick) -> None:
     """Note the hash of what is known under another one."""
     tick.pending["last_applied_spec"] = tick.found.revision
-    tick.pending["tracked_configs"] = dict(tick.configs) if tick.configs is not None else None
+    tick.pending |= tracked(tick.configs)
     tick.pending["target_generation"] = tick.found.generation or None
     if tick.phase in {Phase.INITIALIZED, Phase.SUCCEEDED}:
         tick.pending["last_promoted_spec"] = tick.found.revision
@@ -135,10 +136,12 @@ async def ask(tick: Tick, question: Question) -> tuple[Reply, ...]:
 
 
 async def _hooks(tick: Tick, wanted: HookType, *, until_passed: bool = False) -> tuple[Reply, ...]:
+    """Ask the hooks of a type. Those of a run are told Progressing also while it waits for its promotion, as Flagger does."""
+    phase = tick.phase if wanted in {HookType.CONFIRM_ROLLOUT, HookType.ROLLBACK} else Phase.PROGRESSING
     replies: list[Reply] = []
     for hook in hooks_of(tick.site.spec, wanted):
         try:
-            await tick.tools.hooks.call(tick.site, hook, phase=tick.phase.value, checksum=tick.checksum)
+            await tick.tools.hooks.call(tick.site, hook, phase=phase.value, checksum=tick.checksum)
             replies.append(Reply(hook.name, True))
         except HookFailed as error:
             replies.append(Reply(hook.name, False, str(error), muted=bool(hook.mute_alert)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from canary.errors import Problem
+from canary.phases import Phase
 from canary.plan import Strategy
 from canary.site import Site
 from canary.tick import Tick
@@ -65,7 +66,7 @@ def is_knative(site: Site) -> bool:
     return ref.kind == "Service" and ref.api_version.startswith("serving.knative.dev/")
 
 
-def _cannot_mirror(tick: Tick) -> str:
+def cannot_mirror(tick: Tick) -> str:
     """Why mirroring, if it is asked for, would never let a run leave weight 0."""
     plan, provider = tick.plan, tick.site.provider
     if not plan.mirror or not plan.weighted:
@@ -96,13 +97,11 @@ async def prepare(tick: Tick) -> None:
         Problem: Anything else, with the text of the event.
     """
     objects, services = tick.tools.objects, tick.site.spec.target_ref.kind != "Service"
-    if wrong := _cannot_mirror(tick):
-        raise Problem(wrong)
     await read_target(tick)
     site, initializing = tick.site, tick.initializing
     if services:
         await ensure_backends(objects, site)
-    if initializing and not tick.plan.skip:
+    if initializing and not tick.plan.skip and tick.phase is not Phase.FAILED:
         await _probe(tick)
     early = site.provider.startswith("appmesh")
     if early:

@@ -12,9 +12,10 @@ from canary.metrics.base import Check
 from canary.phases import Phase
 from canary.plan import Plan
 from canary.workload.base import Target
+from canary.workload.tracker import binaries, texts
 from reconcile.ports.clock import parse_timestamp, timestamp
 
-PROMOTED = "Promoted"
+PROMOTED, INVALID = "Promoted", "Invalid"
 _KEEPS_COUNTERS = {Phase.PROGRESSING, Phase.WAITING, Phase.PROMOTING}
 _PROMOTES = {Phase.INITIALIZED, Phase.SUCCEEDED}
 _STEPPING = {Phase.PROGRESSING, Phase.WAITING, Phase.WAITING_PROMOTION, Phase.PROMOTING, Phase.FINALISING}
@@ -70,8 +71,9 @@ def written(status: CanaryStatus, write: Write, present: Present) -> CanaryStatu
         promoted = changes.get("last_applied_spec", status.last_applied_spec)
         changes["last_promoted_spec"] = promoted
         changes["known_good"] = _remembered(status, str(promoted or ""), present.known_good)
-    if present.target is not None and present.target.generation:
-        changes["target_generation"] = present.target.generation
+    if present.target is not None and present.target.revision == changes.get("last_applied_spec", status.last_applied_spec):
+        # Only of the revision in work: that of a newer one must go on to be a change.
+        changes["target_generation"] = present.target.generation or None
     if phase is not before or (write.phase is not None and write.sync):
         changes["phase_since"] = timestamp(present.now)
         changes["failure"] = write.why[:MAX_WHY] or None
@@ -86,11 +88,21 @@ def _in_work(write: Write, present: Present) -> dict[str, object]:
         raise RuntimeError("a revision is recorded only after the target was read")
     found: dict[str, object] = {
         "last_applied_spec": present.target.revision,
-        "tracked_configs": dict(present.configs) if present.configs is not None else None,
+        **tracked(present.configs),
     }
     if write.phase is Phase.PROGRESSING:
         found |= {"checks": None, "images": list(present.target.images) or None}
     return found
+
+
+def tracked(configs: Mapping[str, str] | None) -> dict[str, object]:
+    """The fields of the status that say which configuration is in work."""
+    return {"tracked_configs": texts(configs) if configs is not None else None, "tracked_binary": binaries(configs) or None}
+
+
+def known_configs(status: CanaryStatus) -> dict[str, str]:
+    """The configuration in work."""
+    return {**(status.tracked_configs or {}), **(status.tracked_binary or {})}
 
 
 def _remembered(status: CanaryStatus, revision: str, most: int) -> list[str] | None:
@@ -118,6 +130,18 @@ def conditions(present: Sequence[CanaryCondition] | None, phase: Phase, kind: st
             last_transition_time=since,
         )
     ]
+
+
+def refused(status: CanaryStatus, why: str, now: datetime) -> CanaryStatus:
+    """`status` of a Canary whose spec cannot be carried out, the same when it says so already; any later write makes it good."""
+    old = next((entry for entry in status.conditions or () if entry.type == PROMOTED), None)
+    if old is not None and (old.reason, old.message) == (INVALID, why):
+        return status
+    stamp = timestamp(now)
+    condition = CanaryCondition(
+        type=PROMOTED, status="False", reason=INVALID, message=why, last_update_time=stamp, last_transition_time=stamp
+    )
+    return status.model_copy(update={"conditions": [condition]})
 
 
 def shown_checks(checks: Sequence[Check]) -> list[MetricCheck]:

@@ -19,8 +19,10 @@ from canary.plan import Plan
 from canary.routing.base import Router
 from canary.settings import CanarySettings
 from canary.site import CanaryResource, Site
+from canary.status import phase_of
 from canary.workload.base import Scaler, Target, Workload
 from canary.workload.revision import pair_checksum
+from canary.workload.tracker import texts
 from reconcile.ports.clock import Clock
 from reconcile.ports.objects import Objects
 from reconcile.ports.store import Store
@@ -97,8 +99,8 @@ class Tick:
     def checksum(self) -> str:
         """Of the revision in work, for webhooks; at the start of a run after a failure that of the new one."""
         status = self.site.status
-        if self.phase is Phase.FAILED and self.target is not None and self.site.status.phase == Phase.FAILED:
-            return pair_checksum(self.configs, self.target.revision)
+        if self.target is not None and self.phase is Phase.FAILED is phase_of(status):
+            return pair_checksum(texts(self.configs), self.target.revision)
         return pair_checksum(status.tracked_configs, status.last_applied_spec or "")
 
     @property

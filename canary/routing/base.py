@@ -30,7 +30,7 @@ ALL_PRIMARY = Weights(TOTAL, 0)
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """Session cookies as `name=value`; empty when there is none. They belong into the status beside the weights they came with."""
+    """Session cookies as `name=value`; empty when there is none. They belong into the status beside their weights."""
 
     session: str = ""
     previous: str = ""
@@ -40,8 +40,8 @@ class Affinity:
 class Router(Protocol):
     """One traffic provider. Stateless: what is live is in the cluster.
 
-    Every method raises Problem with Flagger's text. A method writes only what differs, owns only its own fields, keeps what people
-    added beside them, and treats a missing CRD as a Problem that names it.
+    Every method raises Problem with Flagger's text. A method writes only what differs, owns only its own fields, keeps what
+    people added beside them, and treats a missing CRD as a Problem that names it.
     """
 
     mirrors: bool

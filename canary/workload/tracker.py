@@ -26,6 +26,8 @@ TRACKING = "flagger.app/config-tracking"
 TRACKED_TYPES = frozenset({"Opaque", "kubernetes.io/basic-auth", "kubernetes.io/ssh-auth", "kubernetes.io/tls"})
 """Types of Secrets that are tracked."""
 
+BINARY = "#binaryData"
+"""End of the key of a checksum that counts `binaryData`."""
 REMEMBERED = 8192
 """Contents whose checksum is kept: those of a few thousand targets and their copies."""
 TRIES = 5
@@ -60,6 +62,7 @@ class Tracker:
     async def checksums(self, namespace: str, pod_spec: Mapping[str, Any]) -> dict[str, str]:
         """Checksums of what a pod spec uses and is tracked, by `configmap/NAME` or `secret/NAME`, sorted.
 
+        These are Flagger's, which leave `binaryData` out; where there is any, `configmap/NAME#binaryData` has one of all of it.
         No request for what has not changed since it was seen last.
 
         Raises:
@@ -69,7 +72,7 @@ class Tracker:
         for which, optional in _used(namespace, pod_spec):
             fingerprint = await self._tracked(which, optional=optional)
             if fingerprint is not None:
-                found[_key(which)] = fingerprint.checksum
+                found |= _checksums(which, fingerprint)
         return dict(sorted(found.items()))
 
     async def copy(self, site: Site, pod_spec: Mapping[str, Any]) -> dict[str, str]:
@@ -78,15 +81,15 @@ class Tracker:
         Raises:
             Problem: `GetTargetConfigs failed: …` before anything is written; `CreatePrimaryConfigs failed: …`.
         """
-        wanted = await self.checksums(site.namespace, pod_spec)
-        for key in wanted:
+        wanted: dict[str, str] = {}
+        for key in texts(await self.checksums(site.namespace, pod_spec)):
             which = _reference(site.namespace, key)
             try:
                 source = await self._objects.read(which)
                 await self._write(site, source, Reference("v1", which.kind, which.namespace, which.name + SUFFIX))
             except ReconcileError as error:
                 raise Problem(f"CreatePrimaryConfigs failed: {_shown(which)}{SUFFIX}.{site.namespace}: {error}") from error
-            wanted[key] = self._remember(source).checksum
+            wanted |= _checksums(which, self._remember(source))
         return wanted
 
     async def copied(self, namespace: str, pod_spec: Mapping[str, Any]) -> bool:
@@ -157,6 +160,21 @@ class Tracker:
             except Conflict:
                 if attempt == TRIES - 1:
                     raise
+
+
+def texts(checksums: Mapping[str, str] | None) -> dict[str, str]:
+    """Those checksums that Flagger has, for `status.trackedConfigs`."""
+    return {key: value for key, value in (checksums or {}).items() if not key.endswith(BINARY)}
+
+
+def binaries(checksums: Mapping[str, str] | None) -> dict[str, str]:
+    """Those that Flagger has not."""
+    return {key: value for key, value in (checksums or {}).items() if key.endswith(BINARY)}
+
+
+def _checksums(which: Reference, found: Fingerprint) -> dict[str, str]:
+    plain = {_key(which): found.text_checksum}
+    return plain if found.checksum == found.text_checksum else {**plain, _key(which) + BINARY: found.checksum}
 
 
 def checksum_of(data: Any) -> str:

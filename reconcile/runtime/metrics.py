@@ -5,9 +5,18 @@ Names and labels that dashboards for the Flux controllers use are kept: `gotk_*`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from reconcile.api import conditions as cond
@@ -22,6 +31,10 @@ CONDITION_SERIES = ((READY, "True"), (READY, "False"), (READY, "Unknown"), (STAL
 # Ten exponential buckets from 10 ms to 30 min, as upstream's.
 _STEP = (1800 / 0.01) ** (1 / 9)
 DURATION_BUCKETS = tuple(0.01 * _STEP**i for i in range(10))
+
+
+disable_created_metrics()  # a second series for each counter that nobody asks for
+_WHOLE = re.compile(rb"(?m)^([^#\n].* -?\d+)\.0$")
 
 
 class Metrics:
@@ -132,8 +145,8 @@ class Metrics:
                 continue
 
     def render(self) -> bytes:
-        """The text exposition of all families."""
-        return generate_latest(self.registry)
+        """The text exposition of all families, whole numbers as Go programs write them (`1`, not `1.0`): people compare texts."""
+        return _WHOLE.sub(rb"\1", generate_latest(self.registry))
 
 
 def _status(conditions: Sequence[Condition], kind: str) -> str:

@@ -123,7 +123,7 @@ def test_the_dashboard_fits_its_grid() -> None:
 
 # --- what Prometheus makes of the alerts
 
-LABELS = 'job="imagebot-system/imagebot", namespace="prod"'
+LABELS = 'job="imagebot-system/imagebot"'
 STATUS, SINCE = "flagger_canary_status", "imagebot_canary_phase_since_timestamp_seconds"
 VERDICTS, HOOKS = "imagebot_canary_check_verdicts_total", "imagebot_canary_webhook_failures_total"
 TICKS, LATE = "imagebot_canary_ticks_total", "imagebot_canary_tick_lateness_seconds_bucket"
@@ -148,46 +148,61 @@ def buckets(least: str, more: str) -> Series:
 
 
 CASES: dict[str, tuple[Series, str, set[str]]] = {
-    "resting": ({**one(STATUS, "1x30", name="web"), **one(SINCE, "0x2000", name="web", phase="Succeeded")}, "30h", set()),
-    "progressing": ({**one(STATUS, "0x60", name="web"), **one(SINCE, "0x60", name="web", phase="Progressing")}, "1h", set()),
-    "rolled back": ({**one(STATUS, "0x10 2x10", name="web")}, "15m", {"ImagebotCanaryFailed"}),
-    "tried again": ({**one(STATUS, "2x10 0x10", name="web")}, "15m", set()),
-    "stuck": (one(SINCE, "0x60", name="web", phase="Promoting"), "31m", {"ImagebotCanaryStuck"}),
-    "not yet stuck": (one(SINCE, "0x60", name="web", phase="Promoting"), "29m", set()),
+    "resting": (
+        {**one(STATUS, "1x30", namespace="prod", name="web"), **one(SINCE, "0x2000", canary="prod/web", phase="Succeeded")},
+        "30h",
+        set(),
+    ),
+    "progressing": (
+        {**one(STATUS, "0x60", namespace="prod", name="web"), **one(SINCE, "0x60", canary="prod/web", phase="Progressing")},
+        "1h",
+        set(),
+    ),
+    "rolled back": ({**one(STATUS, "0x10 2x10", namespace="prod", name="web")}, "15m", {"ImagebotCanaryFailed"}),
+    "tried again": ({**one(STATUS, "2x10 0x10", namespace="prod", name="web")}, "15m", set()),
+    "stuck": (one(SINCE, "0x60", canary="prod/web", phase="Promoting"), "31m", {"ImagebotCanaryStuck"}),
+    "not yet stuck": (one(SINCE, "0x60", canary="prod/web", phase="Promoting"), "29m", set()),
     "moved on in time": (
-        {**one(SINCE, "0x20 stale", name="web", phase="Promoting"), **one(SINCE, "_x20 1200x40", name="web", phase="Finalising")},
+        {
+            **one(SINCE, "0x20 stale", canary="prod/web", phase="Promoting"),
+            **one(SINCE, "_x20 1200x40", canary="prod/web", phase="Finalising"),
+        },
         "45m",
         set(),
     ),
-    "in analysis for long": (one(SINCE, "0x1000", name="web", phase="Progressing"), "13h", {"ImagebotCanaryRunsLong"}),
-    "gate closed overnight": (one(SINCE, "0x2000", name="web", phase="Waiting"), "12h", set()),
-    "gate closed for days": (one(SINCE, "0x2000", name="web", phase="WaitingPromotion"), "25h", {"ImagebotCanaryWaits"}),
-    "checks pass": (one(VERDICTS, "0+1x60", name="web", metric="latency", verdict="Pass"), "30m", set()),
-    "a check failed once": (one(VERDICTS, "0x10 1x30", name="web", metric="latency", verdict="Fail"), "15m", set()),
+    "in analysis for long": (one(SINCE, "0x1000", canary="prod/web", phase="Progressing"), "13h", {"ImagebotCanaryRunsLong"}),
+    "gate closed overnight": (one(SINCE, "0x2000", canary="prod/web", phase="Waiting"), "12h", set()),
+    "gate closed for days": (one(SINCE, "0x2000", canary="prod/web", phase="WaitingPromotion"), "25h", {"ImagebotCanaryWaits"}),
+    "checks pass": (one(VERDICTS, "0+1x60", canary="prod/web", metric="latency", verdict="Pass"), "30m", set()),
+    "a check failed once": (one(VERDICTS, "0x10 1x30", canary="prod/web", metric="latency", verdict="Fail"), "15m", set()),
     "checks fail": (
-        one(VERDICTS, "0x10 1x3 2x30", name="web", metric="latency", verdict="Fail"),
+        one(VERDICTS, "0x10 1x3 2x30", canary="prod/web", metric="latency", verdict="Fail"),
         "20m",
         {"ImagebotCanaryChecksFail"},
     ),
-    "checks failed long ago": (one(VERDICTS, "0x10 3x60", name="web", metric="latency", verdict="Fail"), "50m", set()),
+    "checks failed long ago": (one(VERDICTS, "0x10 3x60", canary="prod/web", metric="latency", verdict="Fail"), "50m", set()),
     "nothing to judge": (
-        one(VERDICTS, "0+1x30", name="web", metric="latency", verdict="NoData"),
+        one(VERDICTS, "0+1x30", canary="prod/web", metric="latency", verdict="NoData"),
         "20m",
         {"ImagebotCanaryNoData"},
     ),
-    "provider down": (one(VERDICTS, "0+1x30", name="web", metric="latency", verdict="Error"), "20m", {"ImagebotCanaryNoData"}),
-    "load tests fail": (one(HOOKS, "0+1x30", name="web", type="rollout"), "20m", {"ImagebotCanaryWebhookFails"}),
-    "listeners fail": (one(HOOKS, "0+1x30", name="web", type="event"), "20m", {"ImagebotCanaryWebhookFails"}),
+    "provider down": (
+        one(VERDICTS, "0+1x30", canary="prod/web", metric="latency", verdict="Error"),
+        "20m",
+        {"ImagebotCanaryNoData"},
+    ),
+    "load tests fail": (one(HOOKS, "0+1x30", canary="prod/web", type="rollout"), "20m", {"ImagebotCanaryWebhookFails"}),
+    "listeners fail": (one(HOOKS, "0+1x30", canary="prod/web", type="event"), "20m", {"ImagebotCanaryWebhookFails"}),
     "gates are closed": (
         {
-            **one(HOOKS, "0+1x30", name="web", type="confirm-rollout"),
-            **one(HOOKS, "0+1x30", name="web", type="confirm-traffic-increase"),
-            **one(HOOKS, "0+1x30", name="web", type="rollback"),
+            **one(HOOKS, "0+1x30", canary="prod/web", type="confirm-rollout"),
+            **one(HOOKS, "0+1x30", canary="prod/web", type="confirm-traffic-increase"),
+            **one(HOOKS, "0+1x30", canary="prod/web", type="rollback"),
         },
         "20m",
         set(),
     ),
-    "a chat is gone": (one(LOST, "0x10 1x30", name="web"), "20m", {"ImagebotCanaryUntold"}),
+    "a chat is gone": (one(LOST, "0x10 1x30", canary="prod/web"), "20m", {"ImagebotCanaryUntold"}),
     "in time": (buckets("0+100x40", "0+100x40"), "30m", set()),
     "late": (buckets("0+50x40", "0+100x40"), "30m", {"ImagebotCanaryTicksLate"}),
     "late for a moment": (buckets("0+50x4 300+100x40", "0+100x45"), "30m", set()),
@@ -254,7 +269,7 @@ def test_alerts_fire_when_they_should_and_only_then(helm: Helm, tmp_path: Path) 
 def test_a_stuck_canary_is_named_with_what_to_do(helm: Helm, tmp_path: Path) -> None:
     write_rules(helm, tmp_path)
     expected = {
-        "exp_labels": {"namespace": "prod", "name": "web", "phase": "Initializing", "severity": "warning"},
+        "exp_labels": {"canary": "prod/web", "phase": "Initializing", "severity": "warning"},
         "exp_annotations": {
             "summary": "Canary prod/web does not get out of phase Initializing.",
             "description": "It has been there for 45m 0s, where minutes are usual. "
@@ -262,7 +277,8 @@ def test_a_stuck_canary_is_named_with_what_to_do(helm: Helm, tmp_path: Path) -> 
         },
     }
     series = [
-        {"series": which, "values": values} for which, values in one(SINCE, "0x60", name="web", phase="Initializing").items()
+        {"series": which, "values": values}
+        for which, values in one(SINCE, "0x60", canary="prod/web", phase="Initializing").items()
     ]
     wanted = {"eval_time": "45m", "alertname": "ImagebotCanaryStuck", "exp_alerts": [expected]}
     document = {

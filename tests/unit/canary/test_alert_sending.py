@@ -66,7 +66,7 @@ class Bed:
 
     @property
     def lost(self) -> float | None:
-        return self.metrics.registry.get_sample_value("imagebot_canary_lost_alerts_total", {"name": "web", "namespace": "prod"})
+        return self.metrics.registry.get_sample_value("imagebot_canary_lost_alerts_total", {"canary": "prod/web"})
 
     @property
     def errors(self) -> dict[str, str]:

@@ -40,9 +40,7 @@ class Bed:
 
     @property
     def lost(self) -> float | None:
-        return self.metrics.registry.get_sample_value(
-            "imagebot_canary_lost_event_posts_total", {"name": "web", "namespace": "prod"}
-        )
+        return self.metrics.registry.get_sample_value("imagebot_canary_lost_event_posts_total", {"canary": "prod/web"})
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_the_service_says_who_it_is() -> None:
     metrics = Metrics()
     Exported(metrics, "gatewayapi:v1")
     (line,) = [line for line in metrics.render().decode().splitlines() if line.startswith("flagger_info{")]
-    assert re.fullmatch(r'flagger_info\{mesh_provider="gatewayapi:v1",version="[^"]+"\} 1.0', line)
+    assert re.fullmatch(r'flagger_info\{mesh_provider="gatewayapi:v1",version="[^"]+"\} 1', line)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_only_the_present_phase_is_shown() -> None:
     exported.phase(site(), "Progressing", 160.0)
     exported.phase(site("other"), "Waiting", 170.0)
     assert series(metrics, of="imagebot_canary_phase") == [
-        'imagebot_canary_phase_since_timestamp_seconds{name="other",namespace="prod",phase="Waiting"} 170',
-        'imagebot_canary_phase_since_timestamp_seconds{name="web",namespace="prod",phase="Progressing"} 160',
+        'imagebot_canary_phase_since_timestamp_seconds{canary="prod/other",phase="Waiting"} 170',
+        'imagebot_canary_phase_since_timestamp_seconds{canary="prod/web",phase="Progressing"} 160',
     ]
 
 
@@ -195,7 +195,7 @@ def test_what_can_go_wrong_is_shown_before_it_does() -> None:
     exported.hook(site(), "rollout", 0.1, failed=False)
     exported.event_post(site(), lost=False)
     exported.alert(site(), lost=False)
-    labels = {"name": "web", "namespace": "prod"}
+    labels = {"canary": "prod/web"}
     value = metrics.registry.get_sample_value
     counts = {v: value("imagebot_canary_check_verdicts_total", {**labels, "metric": "latency", "verdict": v}) for v in VERDICTS}
     assert counts == {"Pass": 1, "Fail": 0, "NoData": 0, "Error": 0}

@@ -415,7 +415,7 @@ async def test_time_and_failures_are_counted(hooks: Hooks, metrics: Metrics, rec
     value = metrics.registry.get_sample_value
     assert value("imagebot_canary_webhook_seconds_count", {"type": "confirm-rollout"}) == 2
     assert value("imagebot_canary_webhook_seconds_count", {"type": "rollout"}) == 1
-    labels = {"name": "web", "namespace": "prod"}
+    labels = {"canary": "prod/web"}
     assert value("imagebot_canary_webhook_failures_total", {**labels, "type": "confirm-rollout"}) == 1
     assert value("imagebot_canary_webhook_failures_total", {**labels, "type": "rollout"}) == 0
 
