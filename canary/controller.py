@@ -124,6 +124,8 @@ class CanaryLoop(KeyedLoop):
         self._routers: dict[str, Router] = {}
         self._stopwatches = Stopwatches(tools.clock.now, tools.clock.monotonic)
         self._counts: dict[str, set[Key]] = {}
+        self._target_of: dict[Key, tuple[str, str, str]] = {}
+        self._owners: dict[tuple[str, str, str], set[Key]] = {}
         self.notes.append(self._count)
         tools.objects.subscribe(self._moved)
         if mesh is not tools.objects:
@@ -151,6 +153,25 @@ class CanaryLoop(KeyedLoop):
         self._tools.exported.total(key.namespace, len(known))
         if not known:
             del self._counts[key.namespace]
+        self._share(change)
+
+    def _share(self, change: Change) -> None:
+        """Note whose target this is. Two Canaries of one target undo each other's work: that is said, as Flagger says it."""
+        key, ref = change.new.key, change.new.spec.target_ref
+        target = (key.namespace, ref.kind, ref.name)
+        before = self._target_of.pop(key, None)
+        if before is not None:
+            self._owners[before].discard(key)
+            if not self._owners[before]:
+                del self._owners[before]
+        if change.type is ChangeType.DELETED:
+            return
+        self._target_of[key] = target
+        owners = self._owners.setdefault(target, set())
+        owners.add(key)
+        if len(owners) > 1 and before != target:
+            names = ", ".join(sorted(map(str, owners)))
+            log.error("canaries have the same target", target="/".join(target), canaries=names)
 
     async def _gone(self, resource: AnyResource) -> None:
         key = resource.key
@@ -170,7 +191,6 @@ class CanaryLoop(KeyedLoop):
             return None
         canary: Resource[CanarySpec, CanaryStatus] = found
         memory = self._memory.setdefault(key, _Memory())
-        self._around.metrics.suspended.labels(self.kind, key.name, key.namespace).set(bool(canary.spec.suspend))
         tick = self._tick(canary)
         if canary.meta.deletion_timestamp:
             return await self._terminate(tick, memory)
@@ -186,8 +206,12 @@ class CanaryLoop(KeyedLoop):
         if not canary.status.phase:
             canary = await self._first_seen(tick)
         tick = self._tick(canary)
+        asked = canary.meta.requested_at
+        if asked and asked != canary.status.last_handled_reconcile_at:
+            tick.pending["last_handled_reconcile_at"] = asked
         with following(self._following, key) as look:
             if (wait := await self._early(tick, memory)) is not None:
+                await write_pending(tick)  # who asked for a look has an answer; a run keeps its rhythm
                 return Verdict(after=wait)
             verdict = await self._look(tick, memory)
             look.complete = True
@@ -313,8 +337,9 @@ class CanaryLoop(KeyedLoop):
             if tick.phase in RUNNING:
                 await read_target(tick)
                 tick.configs = await tick.workload.configs(tick.site)
+                known = dict(tick.pending)
                 changed, reverted = await detect(tick)
-                tick.pending.clear()
+                tick.pending = known  # a tick will note what this look has seen
                 return changed or reverted
         except Problem:
             return False
@@ -339,6 +364,7 @@ class CanaryLoop(KeyedLoop):
         if tick.analysed:
             exported.duration(tick.site, time.perf_counter() - started)
         exported.tick(result, lateness if before not in RESTING else 0.0)
+        await self._acknowledge(tick)
         key, phase = tick.canary.key, phase_of(tick.site.status)
         self.outcomes[key] = Success(phase.value or "new")
         if phase in RESTING and not memory.blocked:
@@ -347,6 +373,13 @@ class CanaryLoop(KeyedLoop):
                 self.add(key)  # what changed during the last steps of a run has not been looked at
             return Verdict(after=RESYNC * random.uniform(0.9, 1.1))  # noqa: S311 - not a secret
         return Verdict(after=max(EARLY, memory.due - clock.monotonic()), result="requeue_after")
+
+    async def _acknowledge(self, tick: Tick) -> None:
+        """Answer who asked for this look, also if it got nowhere."""
+        asked = tick.pending.get("last_handled_reconcile_at")
+        if asked:
+            tick.pending = {"last_handled_reconcile_at": asked}
+            await write_pending(tick)
 
     async def _run(self, tick: Tick, memory: _Memory) -> str:
         """The steps of a tick, with their failures told; a word for how it ended."""

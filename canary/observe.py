@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from canary.hooks import HookFailed
@@ -20,6 +20,11 @@ from reconcile.ports.clock import timestamp
 Elapsed = Callable[[str, str | None], float]
 """Seconds since a moment that the status keeps (field, RFC 3339), by a clock that does not jump while the process lives."""
 
+WISHES: Mapping[Phase, frozenset[Wish]] = {
+    **dict.fromkeys((Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED), frozenset({Wish.RETRY})),
+    **dict.fromkeys((Phase.WAITING, Phase.PROGRESSING, Phase.WAITING_PROMOTION), frozenset({Wish.PROMOTE, Wish.ROLLBACK})),
+}
+"""What can be asked for in which phase."""
 RESTING = {Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED}
 RUNNING = {Phase.PROGRESSING, Phase.WAITING_PROMOTION}
 ENDING = {Phase.PROMOTING, Phase.FINALISING}
@@ -30,6 +35,7 @@ async def observe(tick: Tick, elapsed: Elapsed) -> Seen:
     site, plan, status = tick.site, tick.plan, tick.site.status
     tick.configs = await tick.workload.configs(site)
     changed, reverted = await detect(tick)
+    forget_wish(tick)
     idle = tick.phase in RESTING and not changed and not reverted and wish_of(tick) is None
     seen = Seen(
         canary=f"{site.name}.{site.namespace}",
@@ -109,12 +115,19 @@ def _adopt(tick: Tick) -> None:
 
 
 def wish_of(tick: Tick) -> Wish | None:
-    """What a person asks for by annotation and nobody has done yet; words that we do not know ask for nothing."""
+    """What a person asks for by annotation, nobody has done yet, and can be done in this phase."""
     text = tick.site.canary.meta.annotations.get(ACTION, "")
     if not text or text == tick.site.status.last_handled_action:
         return None
     word = text.split()[0].lower()
-    return Wish(word) if word in set(Wish) else None
+    return Wish(word) if word in WISHES.get(tick.phase, ()) else None
+
+
+def forget_wish(tick: Tick) -> None:
+    """Note a request that has no sense now as handled: it must not be carried out on a later run that nobody meant."""
+    text = tick.site.canary.meta.annotations.get(ACTION, "")
+    if text and text != tick.site.status.last_handled_action and wish_of(tick) is None:
+        tick.pending["last_handled_action"] = text
 
 
 # --- questions

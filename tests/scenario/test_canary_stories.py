@@ -155,3 +155,66 @@ async def test_deleting_with_revert_gives_everything_back(world: CanaryWorld) ->
     assert world.pods.available("web") == 2
     assert world.texts()[-2:] == ["Terminating canary web.test", "Terminated canary web.test"]
     assert await world.store.list("Canary", NAMESPACE) == []
+
+
+async def ask(world: CanaryWorld, annotations: dict[str, str], **analysis: object) -> None:
+    """A person annotates the Canary."""
+    body = canary(**analysis)
+    body["metadata"]["annotations"] = annotations
+    await world.declare(body)
+    world.loop.add(KEY)
+    await world.work()
+
+
+async def test_a_person_rolls_back_and_tries_again(world: CanaryWorld) -> None:
+    await initialized(world)
+    world.release("2")
+    await world.run(1.5 * INTERVAL)
+    await ask(world, {"imagebot.dev/action": "rollback 1"})
+    assert (await world.phase(), world.routed()) == (Phase.FAILED, 0)
+    await world.run(60)
+    assert await world.phase() is Phase.FAILED
+    await ask(world, {"imagebot.dev/action": "retry 2"})
+    assert await world.phase() is Phase.PROGRESSING
+    await world.until(Phase.SUCCEEDED)
+    assert (await world.status()).last_handled_action == "retry 2"
+
+
+async def test_a_request_that_has_no_sense_is_not_carried_out_later(world: CanaryWorld) -> None:
+    await initialized(world)
+    await ask(world, {"imagebot.dev/action": "rollback 1"})
+    assert (await world.status()).last_handled_action == "rollback 1"
+    world.release("2")
+    await world.until(Phase.SUCCEEDED)
+    assert world.image("web-primary") == "example.org/web:2"
+
+
+async def test_whoever_asks_for_a_look_gets_an_answer_without_hurrying_the_run(world: CanaryWorld) -> None:
+    await initialized(world)
+    world.release("2")
+    await world.run(1.5 * INTERVAL)
+    await ask(world, {"reconcile.fluxcd.io/requestedAt": "now"})
+    assert ((await world.status()).last_handled_reconcile_at, world.routed()) == ("now", 20)
+
+
+async def test_a_paused_run_stays_where_it_is(world: CanaryWorld) -> None:
+    await initialized(world)
+    world.release("2")
+    await world.run(1.5 * INTERVAL)
+    await ask(world, {"imagebot.dev/pause": "lunch"})
+    await world.run(5 * INTERVAL)
+    assert world.routed() == 20
+    assert world.texts()[-1] == "Halt web.test advancement paused: lunch"
+    await ask(world, {})
+    await world.until(Phase.SUCCEEDED)
+
+
+async def test_a_canary_that_cannot_be_is_refused_with_a_condition(world: CanaryWorld) -> None:
+    await world.declare(deployment(), canary("nginx", mirror=True))
+    await world.run(60)
+    condition = ((await world.status()).conditions or [])[0]
+    assert (condition.status, condition.reason) == ("False", "Invalid")
+    assert condition.message == "mirroring is not supported by provider nginx: remove spec.analysis.mirror"
+    assert len(world.texts()) == 1
+    await world.declare(canary())
+    await world.until(Phase.INITIALIZED)
