@@ -7,18 +7,20 @@ from contextlib import aclosing, asynccontextmanager
 
 from canary.alerts.notifier import Alerts
 from canary.api import ALERT_PROVIDER, CANARY, METRIC_TEMPLATE
+from canary.cli.commands import canary
 from canary.options import OPTIONS, settings_from, workers
 from reconcile.app import Core, Registry
 from reconcile.runtime.loop import KeyedLoop
 
 
 def register(registry: Registry) -> None:
-    """Add the kinds, the controller and the options of this package."""
+    """Add the kinds, the controller, the commands and the options of this package."""
     for info in (CANARY, METRIC_TEMPLATE, ALERT_PROVIDER):
         registry.scheme.register(info)
     registry.factories["canary"] = controllers
     registry.reads["canary"] = [info.kind for info in (CANARY, METRIC_TEMPLATE, ALERT_PROVIDER)]
     registry.run_options.extend(OPTIONS)
+    registry.commands.append(canary)
 
 
 @asynccontextmanager
