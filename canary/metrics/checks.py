@@ -8,9 +8,8 @@ moment is sent once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -19,7 +18,7 @@ from canary.api import Metric, MetricProvider, MetricTemplate
 from canary.errors import Problem
 from canary.judge import UNUSABLE, Judgement, Source, Subject, judge, threshold
 from canary.metrics import builtin
-from canary.metrics.base import Check, Provider, ProviderConfig, Sample, Verdict, on_its_way
+from canary.metrics.base import Check, Provider, ProviderConfig, Sample, Verdict
 from canary.metrics.flights import Flights
 from canary.metrics.providers import PROMETHEUS, Providers
 from canary.metrics.template import Model, RenderError, render
@@ -37,7 +36,7 @@ Observed = Callable[[Site, str, float], None]
 """Told each value that came: of which Canary, of which metric, and the value, durations in seconds."""
 
 PACE: Final = 0.02
-"""Seconds after which a query follows another one that has not said that it is on its way; the order is that of the manifest."""
+"""Seconds after which a query follows another one that was not answered yet: a backend sees them in the manifest's order."""
 LONGEST_QUERY: Final = 5.0
 """Seconds for a query, or half of the interval when that is shorter."""
 
@@ -60,6 +59,11 @@ class _Ready:
     config: ProviderConfig
     query: str
     interval: str
+
+    @property
+    def key(self) -> Hashable:
+        """What makes two queries the same."""
+        return self.config, self.query, self.interval
 
 
 def plan(metrics: Sequence[Metric]) -> Iterator[Planned]:
@@ -149,18 +153,16 @@ class Checks:
         planned = list(plan(site.spec.analysis.metrics or ()))
         subject = subject_of(site)
         ready = await asyncio.gather(*(self._prepare(site, each, subject) for each in planned))
+        asked: dict[Hashable, asyncio.Task[Sample | Exception]] = {}
         async with asyncio.TaskGroup() as group:
-            asked = []
-            for each, one in zip(planned, ready, strict=True):
-                gone = asyncio.Event()
-                token = on_its_way.set(gone.set)
-                asked.append(group.create_task(self._check(site, each, one, subject, now)))
-                on_its_way.reset(token)
-                asked[-1].add_done_callback(lambda _, gone=gone: gone.set())  # type: ignore[misc]
-                if each is not planned[-1]:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(gone.wait(), PACE)
-        return [task.result() for task in asked]
+            for one in ready:
+                if isinstance(one, Problem) or one.key in asked:
+                    continue
+                if asked:
+                    await asyncio.wait({next(reversed(asked.values()))}, timeout=PACE)
+                asked[one.key] = group.create_task(self._ask(one, now))
+        outcomes = {key: task.result() for key, task in asked.items()}
+        return [self._check(site, each, one, outcomes, subject, now) for each, one in zip(planned, ready, strict=True)]
 
     # --- one check
 
@@ -208,12 +210,20 @@ class Checks:
             raise Problem(f"{named} query render error: {error}") from error
         return _Ready(provider, config, builtin.collapse(query) if config.type == PROMETHEUS else query, model.interval)
 
-    async def _check(self, site: Site, planned: Planned, ready: _Ready | Problem, subject: Subject, now: datetime) -> Check:
+    def _check(
+        self,
+        site: Site,
+        planned: Planned,
+        ready: _Ready | Problem,
+        outcomes: Mapping[Hashable, Sample | Exception],
+        subject: Subject,
+        now: datetime,
+    ) -> Check:
         metric, source = planned.metric, planned.source
         words = threshold(metric, source or Source.TEMPLATE)
         if isinstance(ready, Problem) or source is None:
             return Check(metric.name, "", None, words, Verdict.ERROR, str(ready), now)
-        outcome = await self._ask(ready, now)
+        outcome = outcomes[ready.key]
         if isinstance(outcome, Sample) and source is Source.DURATION:
             outcome = _scaled(outcome, builtin.queries(subject.provider).factor)
         found = judge(metric, source, outcome, subject, site.spec.analysis.on_no_data)
@@ -222,9 +232,8 @@ class Checks:
         return Check(metric.name, ready.query, found.value, words, found.verdict, found.text, now, count)
 
     async def _ask(self, ready: _Ready, now: datetime) -> Sample | Exception:
-        key = (ready.config, ready.query, ready.interval)
         try:
-            return await self._queries.share(key, lambda: ready.provider.query(ready.query, ready.interval, now))
+            return await self._queries.share(ready.key, lambda: ready.provider.query(ready.query, ready.interval, now))
         except ReconcileError as error:
             return error
 
