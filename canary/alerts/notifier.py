@@ -84,7 +84,7 @@ class Alerts:
         self._slots = asyncio.Semaphore(slots)
 
     async def send(self, site: Site, message: str, severity: Level, *, details: bool) -> None:
-        """Tell every receiver, in the order of the manifest and side by side; never fails, and ends soon after `LONGEST`.
+        """Tell every receiver, in the order of the manifest and side by side; never fails, and ends within `LONGEST`.
 
         Args:
             site: The Canary.
@@ -92,18 +92,19 @@ class Alerts:
             severity: Decides who is told and the colour.
             details: Whether the plan of the run is shown too.
         """
+        until = asyncio.get_running_loop().time() + LONGEST
         alert = make_message(site, message, severity, details=details)
         entries = [entry for entry in site.spec.analysis.alerts or () if is_told(entry, severity)]
         if not site.spec.analysis.alerts:
-            await self._tell(site, None, alert)
+            await self._tell(site, None, alert, until)
         async with asyncio.TaskGroup() as group:
             for entry in entries:
-                task = group.create_task(self._tell(site, entry, alert))
+                task = group.create_task(self._tell(site, entry, alert, until))
                 await asyncio.wait({task}, timeout=PACE)
 
-    async def _tell(self, site: Site, entry: AlertRef | None, alert: Message) -> None:
+    async def _tell(self, site: Site, entry: AlertRef | None, alert: Message, until: float) -> None:
         try:
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout_at(until):
                 chat = chat_of_service(site.settings) if entry is None else await self._chat(site, entry)
                 if chat is None:
                     return
