@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,14 @@ class CanarySettings:
     ingress_annotations_prefix: str = "nginx.ingress.kubernetes.io"
     ingress_class: str = ""
     """`ingressClassName` of generated HTTPProxies."""
-    event_webhook: str = ""
+    event_webhook: str = field(default="", repr=False)
     """Where events of Canaries without event hooks of their own are posted to."""
-    slack_url: str = ""
-    slack_token: str = ""
+    slack_url: str = field(default="", repr=False)
+    slack_token: str = field(default="", repr=False)
     slack_proxy_url: str = ""
     slack_user: str = "flagger"
     slack_channel: str = ""
-    msteams_url: str = ""
+    msteams_url: str = field(default="", repr=False)
     msteams_proxy_url: str = ""
     cluster_name: str = ""
     """Shown in alerts."""

@@ -31,8 +31,8 @@ Notice = Callable[[Reference], None]
 class Objects(Protocol):
     """Reads of followed kinds, and writes.
 
-    Laws (`tests/contract/test_objects.py`): what a write was answered is what the next read has; a patch that changes nothing does
-    not move the `resourceVersion`; a patch based on an object raises Conflict when the object has changed since it was read.
+    Laws (`tests/contract/test_objects.py`): what a write was answered is what the next read has; a patch that changes nothing
+    does not move the `resourceVersion`; a patch based on an object raises Conflict when the object has changed since it was read.
     """
 
     async def get(self, which: Reference) -> Object:
