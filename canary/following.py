@@ -11,7 +11,7 @@ from reconcile.api.meta import Key
 from reconcile.ports.cluster import Object, Reference
 from reconcile.ports.objects import Notice, Objects, Stamp
 
-_reads: ContextVar[set[Reference] | None] = ContextVar("reads", default=None)
+_looks: ContextVar[Look | None] = ContextVar("looks", default=None)
 
 
 class Following:
@@ -61,20 +61,29 @@ class Following:
 class Look:
     """One look at a Canary; `complete` says that it has read all that it depends on."""
 
+    index: Following
+    key: Key
     reads: set[Reference] = field(default_factory=set)
     complete: bool = False
+
+    def note(self, which: Reference) -> None:
+        """Something is read: at once, since it may change before the look is over."""
+        if which not in self.reads:
+            self.reads.add(which)
+            self.index.note(self.key, self.index.read_by(self.key) | {which})
 
 
 @contextmanager
 def following(index: Following, key: Key) -> Iterator[Look]:
     """Note what is read inside as what this Canary depends on; a look that is not complete forgets nothing."""
-    look = Look()
-    token = _reads.set(look.reads)
+    look = Look(index, key)
+    token = _looks.set(look)
     try:
         yield look
     finally:
-        _reads.reset(token)
-        index.note(key, frozenset(look.reads) if look.complete else index.read_by(key) | look.reads)
+        _looks.reset(token)
+        if look.complete:
+            index.note(key, frozenset(look.reads))
 
 
 class _Reading:
@@ -84,8 +93,8 @@ class _Reading:
         self._inner = inner
 
     def _note(self, which: Reference) -> None:
-        if (reads := _reads.get()) is not None:
-            reads.add(which)
+        if (look := _looks.get()) is not None:
+            look.note(which)
 
     async def get(self, which: Reference) -> Object:
         self._note(which)
