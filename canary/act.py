@@ -40,18 +40,20 @@ TRIES = 5
 
 async def act(tick: Tick, step: Step) -> None:
     """Carry out a step, then write what is left. Raises Problem when an effect fails, Conflict when the Canary is not ours."""
-    _note_hold(tick, held=step.held)
+    _note_waits(tick, step)
     for effect in step.effects:
         tick.tools.fence()
         await _carry_out(effect, tick)
     await write_pending(tick)
 
 
-def _note_hold(tick: Tick, *, held: bool) -> None:
+def _note_waits(tick: Tick, step: Step) -> None:
     if tick.measured is not None:
         tick.pending["checks"] = shown_checks(tick.measured)
-    if held != bool(tick.site.status.hold_since):
-        tick.pending["hold_since"] = timestamp(tick.now) if held else None
+    if step.held != bool(tick.site.status.hold_since):
+        tick.pending["hold_since"] = timestamp(tick.now) if step.held else None
+    if step.gated != bool(tick.site.status.gate_since):
+        tick.pending["gate_since"] = timestamp(tick.now) if step.gated else None
 
 
 async def write_pending(tick: Tick) -> None:
@@ -156,7 +158,7 @@ async def _write(tick: Tick, write: Write) -> None:
 
 def _fitting(write: Write, pending: dict[str, Any]) -> dict[str, Any]:
     """What is pending, without what a new phase begins anew."""
-    anew = {"not_ready_since", "hold_since"} if write.phase is not None else set[str]()
+    anew = {"not_ready_since", "hold_since", "gate_since"} if write.phase is not None else set[str]()
     if write.sync:
         anew |= {"last_applied_spec", "tracked_configs", "tracked_binary", "last_promoted_spec", "target_generation"}
     return {name: value for name, value in pending.items() if name not in anew}

@@ -48,7 +48,8 @@ def decide(seen: Seen) -> Ask | Step:
         if isinstance(effect, Write) and effect.phase is not None:
             require(seen.phase, effect.phase)
     held = any(not reply.passed and reply.held for reply in seen.answers.get(Question.CHECKS, ()))
-    return Step(effects, held=held)
+    gated = any(not reply.passed for reply in seen.answers.get(Question.CONFIRM_TRAFFIC_INCREASE, ()))
+    return Step(effects, held=held, gated=gated)
 
 
 def primary_failed(seen: Seen, readiness: Readiness) -> Step:
@@ -254,6 +255,9 @@ def _canary(seen: Seen) -> _Effects:
         passes, closed = _gate(seen, Question.CONFIRM_TRAFFIC_INCREASE)
         for name in passes:
             yield Say("Normal", f"Confirm-traffic-increase check {name} passed")
+        if closed is not None and plan.gate_deadline is not None and seen.gated > plan.gate_deadline:
+            yield from _gate_overdue(seen, closed)
+            return
         if closed is not None:
             yield Say("Warning", f"Halt {seen.canary} advancement waiting for traffic increase approval {closed.name}")
             if not closed.muted:

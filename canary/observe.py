@@ -52,6 +52,7 @@ async def observe(tick: Tick, elapsed: Elapsed) -> Seen:
         paused=site.canary.meta.annotations.get(PAUSE, ""),
         waited=elapsed("phase", status.phase_since),
         held=elapsed("hold", status.hold_since),
+        gated=elapsed("gate", status.gate_since),
     )
     if idle:
         return seen

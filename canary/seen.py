@@ -75,6 +75,7 @@ class Seen:
         paused: Why a person holds the run; empty when nobody does.
         waited: Seconds in the present phase.
         held: Seconds for which nothing has been known of the metrics.
+        gated: Seconds for which a gate has kept the traffic from being increased.
         answers: By question.
         adopted: The first revision is in the primary (false until initialization is done).
     """
@@ -96,6 +97,7 @@ class Seen:
     paused: str = ""
     waited: float = 0.0
     held: float = 0.0
+    gated: float = 0.0
     answers: Mapping[Question, tuple[Reply, ...]] = field(default_factory=dict)
     adopted: bool = True
 
@@ -118,7 +120,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the tick does; nothing when there is nothing to do. `held`: the run waits for values of metrics."""
+    """What the tick does; nothing when there is nothing to do.
+
+    Attributes:
+        effects: In this order.
+        held: The run waits for values of metrics.
+        gated: The run waits for a gate to open for more traffic.
+    """
 
     effects: tuple[Effect, ...] = ()
     held: bool = False
+    gated: bool = False

@@ -77,7 +77,7 @@ def written(status: CanaryStatus, write: Write, present: Present) -> CanaryStatu
     if phase is not before or (write.phase is not None and write.sync):
         changes["phase_since"] = timestamp(present.now)
         changes["failure"] = write.why[:MAX_WHY] or None
-        changes["not_ready_since"] = changes["hold_since"] = None
+        changes["not_ready_since"] = changes["hold_since"] = changes["gate_since"] = None
     changes["next_step_time"] = timestamp(present.due) if present.due is not None and phase in _STEPPING else None
     status = status.model_copy(update=changes)
     return status.model_copy(update={"conditions": conditions(status.conditions, phase, present.kind, present.now)})
@@ -154,6 +154,7 @@ def shown_checks(checks: Sequence[Check]) -> list[MetricCheck]:
             threshold=check.threshold,
             verdict=check.verdict.value,
             message=check.text[:MAX_WHY],
+            samples=check.count,
             time=timestamp(check.at),
         )
         for check in checks[:MAX_CHECKS]

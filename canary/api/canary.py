@@ -197,6 +197,8 @@ class MetricCheck(ApiModel):
     """What followed from it."""
     message: str | None = None
     """Human-readable details."""
+    samples: int | None = None
+    """How many series or points the value was found in."""
     time: Time | None = None
     """When it was asked."""
 
@@ -243,12 +245,12 @@ class CanaryStatus(CommonStatus):
     """Extension: since when the workload waited for is not ready."""
     hold_since: Time | None = None
     """Extension: since when the run waits for data."""
+    gate_since: Time | None = None
+    """Extension: since when a gate keeps the traffic from being increased."""
     target_generation: int | None = None
     """Extension: generation of the target that was last looked at."""
     known_good: Annotated[list[str], Field(max_length=MAX_KNOWN_GOOD)] | None = None
     """Extension: hashes of the revisions promoted last, newest first."""
-    last_handled_retry: str | None = None
-    """Extension: the last value of the annotation that asks for another try."""
     last_handled_action: str | None = None
     """Extension: the last value of the annotation that asks for an action."""
     failure: str | None = None

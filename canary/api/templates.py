@@ -44,6 +44,7 @@ class MetricProvider(ApiModel):
         "dynatrace",
         "keptn",
         "splunk",
+        "signalfx",
     ]
     """Kind of the provider."""
     address: str | None = None
@@ -77,8 +78,8 @@ class AlertProviderSpec(Ruled, _Static):
     ONE_OF: ClassVar[Sequence[JsonDict]] = [required("type", "address"), required("type", "secretRef")]
     RULE: ClassVar[str] = "needs type, and either address or secretRef"
 
-    type: Literal["slack", "msteams", "discord", "rocket", "gchat"] | None = None
-    """Kind of the provider."""
+    type: Literal["slack", "msteams", "discord", "rocket", "gchat", "generic"] | None = None
+    """Kind of the provider; generic (an extension) takes plain JSON."""
     channel: str | None = None
     """Channel that is posted to; general when unset."""
     username: str | None = None

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from canary.api import MetricProvider
-from canary.metrics.base import Provider, ProviderConfig, Sample
+from canary.metrics.base import Provider, ProviderConfig, RawApi, Sample
 from reconcile.errors import TimedOut
 from reconcile.net.client import Client, Limits, make_client
 from reconcile.net.errors import DEADLINE
@@ -21,6 +21,7 @@ from reconcile.ports.clock import Clock, SystemClock
 from reconcile.ports.objects import Objects
 
 if TYPE_CHECKING:
+    from canary.metrics.logins import Logins
     from canary.metrics.prometheus import Connections
 
 PROMETHEUS: Final = "prometheus"
@@ -34,6 +35,7 @@ MODULES: Final[Mapping[str, tuple[str, str]]] = {
     "keptn": ("canary.metrics.keptn", "Keptn"),
     "newrelic": ("canary.metrics.newrelic", "NewRelic"),
     "splunk": ("canary.metrics.splunk", "Splunk"),
+    "signalfx": ("canary.metrics.splunk", "Splunk"),
     "stackdriver": ("canary.metrics.stackdriver", "Stackdriver"),
 }
 """Module and class by the type of a MetricTemplate's provider, loaded with the first template of the type.
@@ -42,6 +44,10 @@ Each class is made from a `ProviderConfig` alone, raises Invalid for one that ca
 a Prometheus, as in Flagger.
 """
 
+QUERY: Final = 5.0
+"""Seconds that one query may take, unless its caller allows less."""
+QUERIES: Final[Mapping[str, float]] = {"influxdb": 15.0, "keptn": 10.0}
+"""The same for providers that are slower, as in Flagger."""
 LONGEST: Final = 30.0
 """Seconds after which no provider is waited for any more, whatever it does itself."""
 _LIMITS: Final = Limits(body=4 * 1024 * 1024, redirects=0)
@@ -51,18 +57,32 @@ class Providers:
     """Makes providers, and keeps what they share: sessions, threads, HTTP clients. Make it in the loop, and close it."""
 
     def __init__(
-        self, objects: Objects | None = None, clock: Clock | None = None, *, environment: ProxyEnvironment | None = None
+        self,
+        objects: Objects | None = None,
+        clock: Clock | None = None,
+        *,
+        environment: ProxyEnvironment | None = None,
+        api: RawApi | None = None,
+        logins: Logins | None = None,
     ) -> None:
         self._objects = objects
+        self._api = api
+        self._logins = logins
         self._clock = clock or SystemClock()
         self._environment = environment
         self._connections: Connections | None = None
         self._clients: dict[bool, Client] = {}
 
     def config(
-        self, provider: MetricProvider, secret: Mapping[str, bytes] | None = None, *, timeout: float = 5.0
+        self, provider: MetricProvider, secret: Mapping[str, bytes] | None = None, *, timeout: float = LONGEST
     ) -> ProviderConfig:
-        """What a MetricTemplate says of its provider, with the content of its Secret (None when it names none)."""
+        """What a MetricTemplate says of its provider, with the content of its Secret (None when it names none).
+
+        Args:
+            provider: As the template has it.
+            secret: Content of its Secret.
+            timeout: Seconds that one query may take at most; most providers take less (`QUERY`).
+        """
         insecure = bool(provider.insecure_skip_verify)
         return ProviderConfig(
             type=provider.type,
@@ -71,9 +91,11 @@ class Providers:
             region=provider.region or "",
             insecure_skip_verify=insecure,
             credentials=None if secret is None else tuple(sorted(secret.items())),
-            timeout=timeout,
+            timeout=min(timeout, QUERIES.get(provider.type, QUERY)),
             client=lambda: self._client(insecure=insecure),
             objects=self._objects,
+            api=self._api,
+            logins=self._cloud_logins,
             clock=self._clock,
         )
 
@@ -98,6 +120,15 @@ class Providers:
             await self._connections.close()
         for client in self._clients.values():
             await client.aclose()
+        if self._logins is not None:
+            await self._logins.aclose()
+
+    def _cloud_logins(self) -> Logins:
+        if self._logins is None:
+            from canary.metrics.logins import Logins
+
+            self._logins = Logins(self._client(insecure=False), self._clock)
+        return self._logins
 
     def _client(self, *, insecure: bool) -> Client:
         if insecure not in self._clients:

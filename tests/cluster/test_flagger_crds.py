@@ -173,7 +173,7 @@ def test_fields_of_ours_in_the_status_are_kept_and_lists_bounded(ours: Side) -> 
     time = "2024-01-02T03:04:05Z"
     status = {
         "phase": "Progressing", "checks": [check] * 32, "phaseSince": time, "nextStepTime": time, "notReadySince": time,
-        "holdSince": time, "targetGeneration": 4, "knownGood": ["a"] * 10, "lastHandledRetry": "1",
+        "holdSince": time, "targetGeneration": 4, "knownGood": ["a"] * 10,
         "lastHandledAction": "promote@1", "lastHandledReconcileAt": "1", "failure": "too slow",
         "trackedBinary": {"configmap/a#binaryData": "1f"}, "images": ["web=web:1.2"],
     }  # fmt: skip

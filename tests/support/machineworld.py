@@ -76,6 +76,7 @@ class MachineWorld:
         changed = self.status.last_applied_spec != self.revision
         waited = (self.now - datetime.fromisoformat(self.status.phase_since or START.isoformat())).total_seconds()
         held = (self.now - datetime.fromisoformat(self.status.hold_since or self.now.isoformat())).total_seconds()
+        gated = (self.now - datetime.fromisoformat(self.status.gate_since or self.now.isoformat())).total_seconds()
         return Seen(
             canary="web.test",
             target="web.test",
@@ -93,6 +94,7 @@ class MachineWorld:
             paused=self.paused,
             waited=waited,
             held=held,
+            gated=gated,
         )
 
     def tick(self) -> Step:
@@ -108,7 +110,8 @@ class MachineWorld:
         for effect in decision.effects:
             self.apply(effect)
         hold = self.status.hold_since or self.now.isoformat() if decision.held else None
-        self.status = self.status.model_copy(update={"hold_since": hold})
+        gate = self.status.gate_since or self.now.isoformat() if decision.gated else None
+        self.status = self.status.model_copy(update={"hold_since": hold, "gate_since": gate})
         return decision
 
     def apply(self, effect: Effect) -> None:

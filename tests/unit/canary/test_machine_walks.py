@@ -351,6 +351,12 @@ def test_a_gate_with_a_deadline_ends_the_run() -> None:
     assert [phase for phase, _, _ in walk(world, 3)] == ["Waiting", "Waiting", "Failed"]
 
 
+def test_a_closed_gate_for_more_traffic_has_a_deadline_too() -> None:
+    world = started(stepWeight=20, gateDeadline="15s", webhooks=[{**HOOK, "type": "confirm-traffic-increase"}])
+    world.replies[Question.CONFIRM_TRAFFIC_INCREASE] = NO
+    assert [phase for phase, _, _ in walk(world, 4)] == ["Progressing", "Progressing", "Progressing", "Failed"]
+
+
 def test_failing_may_keep_the_pods() -> None:
     world = started(stepWeight=20, threshold=1, onFail="Hold")
     walk(world, 2)
