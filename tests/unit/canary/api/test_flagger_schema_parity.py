@@ -18,9 +18,9 @@ ADDED = {
     ".spec.analysis": {"gateDeadline", "knownGoodRevisions", "maxHold", "onFail", "onNoData"},
     ".spec.analysis.metrics[]": {"minSamples", "onNoData"},
     ".status": {
-        "checks", "checks[]", *(f"checks[].{name}" for name in CHECK), "failure", "gateSince", "holdSince", "images", "images[]", "knownGood",
-        "knownGood[]", "lastHandledAction", "lastHandledReconcileAt", "nextStepTime", "notReadySince",
-        "phaseSince", "targetGeneration", "trackedBinary", "trackedBinary{}",
+        "checks", "checks[]", *(f"checks[].{name}" for name in CHECK), "failure", "gateSince", "holdSince", "images", "images[]",
+        "knownGood", "knownGood[]", "lastHandledAction", "lastHandledReconcileAt", "nextStepTime", "notReadySince", "phaseSince",
+        "targetGeneration", "trackedBinary", "trackedBinary{}",
     },
 }  # fmt: skip
 """Nodes of a Canary that Flagger does not have."""
