@@ -62,7 +62,7 @@ async def test_the_route_of_another_service_is_not_touched(other: Object, told: 
     objects.put(found)
     objects.forget()
     router = KumaRouter(objects)
-    text = rf"^TrafficRoute web\.prod is for {told}: TrafficRoutes have no namespace, so web_prod_svc_80 needs another spec\.service"
+    text = rf"^TrafficRoute web\.prod is for {told}: TrafficRoutes have no namespace, so web_prod_svc_80 needs another spec"
     for call in (router.reconcile(site()), router.weights(site()), router.set_weights(site(), ALL_PRIMARY)):
         with pytest.raises(Problem, match=text):
             await call
