@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,9 +14,14 @@ from reconcile.errors import ReconcileError
 from reconcile.ports.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from canary.metrics.logins import Logins
     from reconcile.net.client import Client
+    from reconcile.ports.cluster import Object
     from reconcile.ports.objects import Objects
 
+
+RawApi = Callable[[str], "Awaitable[Object]"]
+"""Reads what the cluster's API has at a path, which may end in `?` and parameters; raises ReconcileError."""
 
 on_its_way: ContextVar[Callable[[], None] | None] = ContextVar("on_its_way", default=None)
 """To be called, in the loop, by a provider that knows when its query has been sent: the next one of the tick follows then."""
@@ -93,6 +98,8 @@ class ProviderConfig:
         client: The shared HTTP client: bounded, without retries, with that choice about certificates; not the provider's to
             close. It follows no redirect.
         objects: Of the cluster, for providers whose values are objects; None without a cluster.
+        api: The cluster's API, for values that are no objects; None without a cluster.
+        logins: Of the clouds, with the identity of this process; shared, so that no query has to log in.
         clock: For providers that wait.
     """
 
@@ -105,6 +112,8 @@ class ProviderConfig:
     timeout: float = 5.0
     client: Callable[[], Client] | None = field(default=None, repr=False, compare=False)
     objects: Objects | None = field(default=None, repr=False, compare=False)
+    api: RawApi | None = field(default=None, repr=False, compare=False)
+    logins: Callable[[], Logins] | None = field(default=None, repr=False, compare=False)
     clock: Clock = field(default_factory=SystemClock, repr=False, compare=False)
 
     @property
@@ -117,6 +126,12 @@ class ProviderConfig:
         if self.client is None:
             raise ReconcileError(f"{self.type} was given no HTTP client")
         return self.client()
+
+    def clouds(self) -> Logins:
+        """The shared logins."""
+        if self.logins is None:
+            raise ReconcileError(f"{self.type} was given no cloud logins")
+        return self.logins()
 
 
 class Verdict(StrEnum):

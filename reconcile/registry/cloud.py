@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import httpx
 import orjson
@@ -25,6 +25,8 @@ from reconcile.net.retry import IDEMPOTENT
 from reconcile.ports.clock import Clock, SystemClock
 from reconcile.registry.errors import CredentialError, body_text
 from reconcile.registry.keychain import Credential
+
+T = TypeVar("T")
 
 MAX_FILE = 256 * 1024
 MAX_ANSWER = 256 * 1024
@@ -74,8 +76,8 @@ class Provider(Protocol):
 
 
 @dataclass
-class LoginCache:
-    """Credentials of cloud logins, dropped at a share of their life; the least recently used goes first.
+class Kept(Generic[T]):
+    """What logins gave, dropped at a share of its life; the least recently used goes first.
 
     Attributes:
         max_entries: credentials kept; 0 keeps none.
@@ -88,16 +90,11 @@ class LoginCache:
     max_age: float = 3600.0
     share: float = 0.8
     clock: Clock = field(default_factory=SystemClock)
-    _entries: OrderedDict[tuple[str, str], tuple[Credential, float]] = field(default_factory=OrderedDict, repr=False)
-    _locks: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict, repr=False)
+    _entries: OrderedDict[Hashable, tuple[T, float]] = field(default_factory=OrderedDict, repr=False)
+    _locks: dict[Hashable, asyncio.Lock] = field(default_factory=dict, repr=False)
 
-    async def credential(self, provider: Provider, registry: str, channels: OpenChannels) -> Credential:
-        """The credential for `registry`; one login at a time for what shares a key.
-
-        Raises:
-            CredentialError: the host does not fit the provider, or the login failed.
-        """
-        key = provider.name, provider.key(registry)
+    async def get(self, key: Hashable, log_in: Callable[[], Awaitable[tuple[T, float]]]) -> T:
+        """What is kept under `key`, else what `log_in` gives, with its life in seconds; one login at a time for a key."""
         found = self._get(key)
         if found is not None:
             return found
@@ -107,13 +104,9 @@ class LoginCache:
                 found = self._get(key)
                 if found is not None:
                     return found
-                async with channels() as open_channels:
-                    try:
-                        issued = await provider.log_in(registry, open_channels)
-                    except NetworkError as error:
-                        raise CredentialError(f"{provider.name} login: {error}") from error
-                self._put(key, issued)
-                return issued.credential
+                fresh, life = await log_in()
+                self._put(key, fresh, life)
+                return fresh
         finally:
             if not lock.locked():
                 self._locks.pop(key, None)
@@ -121,18 +114,39 @@ class LoginCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _get(self, key: tuple[str, str]) -> Credential | None:
-        credential, until = self._entries.get(key, (None, 0.0))
-        if credential is None or self.clock.monotonic() >= until:
+    def _get(self, key: Hashable) -> T | None:
+        found, until = self._entries.get(key, (None, 0.0))
+        if found is None or self.clock.monotonic() >= until:
             self._entries.pop(key, None)
             return None
         self._entries.move_to_end(key)
-        return credential
+        return found
 
-    def _put(self, key: tuple[str, str], issued: Issued) -> None:
-        self._entries[key] = issued.credential, self.clock.monotonic() + min(issued.life * self.share, self.max_age)
+    def _put(self, key: Hashable, fresh: T, life: float) -> None:
+        self._entries[key] = fresh, self.clock.monotonic() + min(life * self.share, self.max_age)
         while len(self._entries) > self.max_entries:
             self._entries.popitem(last=False)
+
+
+class LoginCache(Kept[Credential]):
+    """Credentials for registries."""
+
+    async def credential(self, provider: Provider, registry: str, channels: OpenChannels) -> Credential:
+        """The credential for `registry`; one login at a time for what shares a key.
+
+        Raises:
+            CredentialError: the host does not fit the provider, or the login failed.
+        """
+
+        async def log_in() -> tuple[Credential, float]:
+            async with channels() as open_channels:
+                try:
+                    issued = await provider.log_in(registry, open_channels)
+                except NetworkError as error:
+                    raise CredentialError(f"{provider.name} login: {error}") from error
+            return issued.credential, issued.life
+
+        return await self.get((provider.name, provider.key(registry)), log_in)
 
 
 async def exchange(

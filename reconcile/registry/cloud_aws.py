@@ -86,7 +86,7 @@ class Aws:
     async def log_in(self, registry: str, channels: Channels) -> Issued:
         """User `AWS` and its password, good for up to 12 hours."""
         place = self._place(registry)
-        keys = await self._keys(place, channels)
+        keys = await self.keys(place.region, place.domain, channels)
         headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": place.target}
         signed = sign(
             keys,
@@ -132,13 +132,14 @@ class Aws:
         life = expires - self.clock.now().timestamp() if isinstance(expires, int | float) else 3600.0
         return Issued(Credential(username, password), max(0.0, life))
 
-    async def _keys(self, place: _Place, channels: Channels) -> AwsKeys:
+    async def keys(self, region: str, domain: str, channels: Channels) -> AwsKeys:
+        """The keys of this process's identity, found in `region` of the partition with `domain`; raises `CredentialError`."""
         environment = self.environment
         access, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
         if access and secret:
             return AwsKeys(access, secret, environment.get("AWS_SESSION_TOKEN", ""))
         if environment.get("AWS_WEB_IDENTITY_TOKEN_FILE") and environment.get("AWS_ROLE_ARN"):
-            return await self._web_identity(place, channels)
+            return await self._web_identity(region, domain, channels)
         shared = self._shared_file()
         if shared is not None:
             return shared
@@ -151,7 +152,7 @@ class Aws:
             raise CredentialError("aws: no credentials in the environment, and instance metadata is disabled")
         return await self._instance(channels)
 
-    async def _web_identity(self, place: _Place, channels: Channels) -> AwsKeys:
+    async def _web_identity(self, region: str, domain: str, channels: Channels) -> AwsKeys:
         what = "aws: AssumeRoleWithWebIdentity"
         environment = self.environment
         form = {
@@ -161,7 +162,7 @@ class Aws:
             "RoleSessionName": environment.get("AWS_ROLE_SESSION_NAME") or "imagebot",
             "WebIdentityToken": read_token(environment["AWS_WEB_IDENTITY_TOKEN_FILE"], what),
         }
-        url = self.endpoints.sts.format(region=environment.get("AWS_REGION") or place.region, domain=place.domain)
+        url = self.endpoints.sts.format(region=environment.get("AWS_REGION") or region, domain=domain)
         response = await exchange(channels.http, "POST", url, what=what, form=form)
         # The answer is XML of a few flat fields; picking them out needs no parser, and no entity is ever expanded.
         found = {

@@ -68,9 +68,13 @@ class Gcp:
     async def log_in(self, registry: str, channels: Channels) -> Issued:
         """The user for tokens and an access token."""
         self.key(registry)
-        path = self._key_file()
-        token, life = await (self._metadata(channels) if path is None else self._from_file(path, channels))
+        token, life = await self.token(channels)
         return Issued(Credential(USERNAME, token), life)
+
+    async def token(self, channels: Channels) -> tuple[str, float]:
+        """An access token of this process's identity and its life in seconds; raises `CredentialError`."""
+        path = self._key_file()
+        return await (self._metadata(channels) if path is None else self._from_file(path, channels))
 
     def _key_file(self) -> str | None:
         named = self.environment.get("GOOGLE_APPLICATION_CREDENTIALS")
@@ -102,7 +106,7 @@ class Gcp:
         kind = document.get("type") if isinstance(document, dict) else None
         match kind:
             case "service_account":
-                return await self._service_account(document, channels)
+                return await self.service_account(document, channels)
             case "external_account":
                 return await self._external_account(document, channels)
             case "authorized_user":
@@ -110,7 +114,8 @@ class Gcp:
             case _:
                 raise CredentialError(f"{what}: '{path}' has the unknown type {str(kind)[:40]!r}")
 
-    async def _service_account(self, document: Mapping[str, Any], channels: Channels) -> tuple[str, float]:
+    async def service_account(self, document: Mapping[str, Any], channels: Channels) -> tuple[str, float]:
+        """An access token for the content of a service account's key file and its life; raises `CredentialError`."""
         what = "gcp: service account key"
         url = _https(document.get("token_uri") or self.endpoints.token, self.endpoints.token, what)
         now = int(self.clock.now().timestamp())
