@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from canary.alerts.notifier import Alerts
 from canary.api import ALERT_PROVIDER, CANARY, METRIC_TEMPLATE
 from canary.cli.commands import canary
+from canary.loadtester.command import loadtester
 from canary.options import OPTIONS, settings_from, workers
 from reconcile.app import Core, Registry
 from reconcile.runtime.loop import KeyedLoop
@@ -20,6 +21,7 @@ def register(registry: Registry) -> None:
     registry.factories["canary"] = controllers
     registry.reads["canary"] = [info.kind for info in (CANARY, METRIC_TEMPLATE, ALERT_PROVIDER)]
     registry.run_options.extend(OPTIONS)
+    registry.commands.append(loadtester)
     registry.commands.append(canary)
 
 
