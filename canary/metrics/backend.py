@@ -118,7 +118,7 @@ class Backend:
         request = self._config.http().build_request(
             method,
             self._base + path,
-            params=list(params.items() if isinstance(params, Mapping) else params),
+            params=list(params.items() if isinstance(params, Mapping) else params) or None,  # an empty list empties the URL's
             headers={"Accept": "application/json", **self._headers, **(headers or {})},
             content=content,
             timeout=self._config.timeout,
