@@ -107,3 +107,23 @@ def require(source: Phase, target: Phase) -> None:
     """Raise IllegalMove unless the table has the move; to stay is always legal."""
     if source is not target and (source, target) not in _LEGAL:
         raise IllegalMove(f"no move from {source.value or 'none'} to {target.value}")
+
+
+def diagram() -> str:
+    """The table as a diagram of Mermaid (`stateDiagram-v2`): one arrow from phase to phase with all its reasons."""
+    everywhere = {phase for phase in Phase if all((source, phase) in _LEGAL for source in _leaving(phase))}
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for move in TABLE:
+        source = _ANY if move.target in everywhere else move.source.value or "[*]"
+        known = reasons.setdefault((source, move.target.value), [])
+        if move.why not in known:
+            known.append(move.why)
+    arrows = [f"    {source} --> {target}: {'<br/>or '.join(why)}" for (source, target), why in reasons.items()]
+    return "\n".join(["stateDiagram-v2", f'    state "any phase" as {_ANY}', *arrows]) + "\n"
+
+
+_ANY = "AnyPhase"
+
+
+def _leaving(target: Phase) -> list[Phase]:
+    return [phase for phase in Phase if phase not in {target, Phase.TERMINATING, Phase.TERMINATED}]

@@ -6,7 +6,9 @@ import click
 
 from canary.cli.actions import pause, promote, resume, retry, rollback
 from canary.cli.details import status_command
+from canary.cli.explaining import explain_command
 from canary.cli.listing import list_command
+from canary.cli.watching import watch_command
 
 
 @click.group()
@@ -14,5 +16,5 @@ def canary() -> None:
     """Look at Canaries and steer their runs."""
 
 
-for command in (list_command, status_command, promote, rollback, retry, pause, resume):
+for command in (list_command, status_command, watch_command, explain_command, promote, rollback, retry, pause, resume):
     canary.add_command(command)

@@ -44,12 +44,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print_rows([head[n] for n in used], [[row[n] for n in used] for row in rows], indent=2)
 
 
-def line(start: str, text: str) -> None:
-    """A text behind its start; where it is folded the rest stands below the text."""
+def line(start: str, text: str, *, sign: str = "") -> None:
+    """A text behind its start, or behind a sign of one character; where it is folded the rest stands below the text."""
     console = Console()
     lines = clean(text).splitlines() or [""]
     if console.is_terminal:
         room = max(console.width - len(start), 20)
         lines = [part for each in lines for part in textwrap.wrap(each, room, break_on_hyphens=False) or [""]]
+    first = f"{start[:-2]}{sign} " if sign else start
     for number, part in enumerate(lines):
-        click.echo(((start if not number else " " * len(start)) + part).rstrip())
+        click.echo(((" " * len(start) if number else first) + part).rstrip())

@@ -12,8 +12,8 @@ import click
 import pytest
 import yaml
 
+from canary.phases import diagram
 from imagebot.bot.message import validate_template
-from imagebot.cli import commands
 from imagebot.markers.find import find_markers, read_marker
 from reconcile.app import load_packages
 from reconcile.cli.main import cli
@@ -24,8 +24,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples/README.md"]
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 HELP = re.compile(r"(?<=^```text\n)\$ imagebot(?P<command>[a-z -]*) --help\n(?P<text>.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
+MERMAID = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 UPDATE = os.environ.get("IMAGEBOT_UPDATE_DOCS") == "1"
-COMMANDS = [ROOT / "docs/local-mode.md", ROOT / "docs/cli.md"]
+COMMANDS = [page for page in PAGES if HELP.search(page.read_text())]
 """The pages that have the help text of each command between them."""
 WIDTH = 100
 
@@ -41,11 +42,21 @@ def blocks(page: Path, *languages: str) -> Iterator[str]:
 
 
 def program() -> click.Group:
-    run.packaged = tuple(load_packages().run_options)
+    registry = load_packages()
+    run.packaged = tuple(registry.run_options)
     group = click.Group("imagebot", commands=dict(cli.commands), params=cli.params, context_settings=cli.context_settings)
-    for command in commands:
+    for command in registry.commands:
         group.add_command(command)
     return group
+
+
+def leaves(group: click.Group, path: str = "") -> dict[str, click.Command]:
+    """The commands by their words (`canary list`), groups themselves left out."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        words = f"{path} {name}".strip()
+        found |= leaves(command, words) if isinstance(command, click.Group) else {words: command}
+    return found
 
 
 def context(command: click.Command, *, parent: click.Context | None = None) -> click.Context:
@@ -53,13 +64,22 @@ def context(command: click.Command, *, parent: click.Context | None = None) -> c
     return click.Context(command, parent=parent, info_name=command.name, terminal_width=WIDTH, max_content_width=WIDTH, **names)
 
 
+def follow(words: list[str]) -> tuple[str, click.Command, click.Context, list[str]]:
+    """The command that words begin with: its own words, itself, the context around it, and the words that are left."""
+    command: click.Command = program()
+    around = context(command)
+    path: list[str] = []
+    while isinstance(command, click.Group) and len(path) < len(words) and words[len(path)] in command.commands:
+        around = around if not path else context(command, parent=around)
+        command = command.commands[words[len(path)]]
+        path.append(words[len(path)])
+    return " ".join(path), command, around, words[len(path) :]
+
+
 def help_text(words: list[str]) -> str:
-    group = program()
-    top = context(group)
-    if not words:
-        return group.get_help(top)
-    command = group.commands[words[0]]
-    return command.get_help(context(command, parent=top))
+    _, command, around, rest = follow(words)
+    assert not rest, words
+    return command.get_help(context(command, parent=around) if words else around)
 
 
 # --- commands
@@ -78,22 +98,22 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 @pytest.mark.parametrize("page", every(PAGES))
 def test_every_command_parses(page: Path) -> None:
     for words in command_lines(page):
-        group = program()
-        command = group.commands.get(words[0]) if words else None
-        assert command is not None, words
-        with command.make_context(words[0], list(words[1:]), parent=context(group)):
+        path, command, around, rest = follow(words)
+        assert path, words
+        assert not isinstance(command, click.Group), words
+        with command.make_context(command.name, list(rest), parent=around):
             pass
 
 
 def test_commands_are_shown() -> None:
-    shown = {words[0] for page in PAGES for words in command_lines(page)}
-    assert shown == set(program().commands)
+    shown = {follow(words)[0] for page in PAGES for words in command_lines(page)}
+    assert shown == set(leaves(program()))
 
 
 @pytest.mark.parametrize("page", every([page for page in PAGES if page.name != "CONTRIBUTING.md"]))
 def test_every_flag_in_the_text_is_one(page: Path) -> None:
-    ours = {name for command in program().commands.values() for option in command.params for name in option.opts}
-    ours |= {name for command in program().commands.values() for option in command.params for name in option.secondary_opts}
+    options = [option for command in leaves(program()).values() for option in command.get_params(context(command))]
+    ours = {name for option in options for name in (*option.opts, *option.secondary_opts)}
     prose = BLOCK.sub("", page.read_text())
     flags = {flag for code in re.findall(r"`([^`\n]+)`", prose) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)}
     assert flags - ours - {"--help"} == set()
@@ -127,7 +147,17 @@ def test_help_texts_are_those_of_the_program(page: Path) -> None:
 
 def test_every_command_has_its_help_text_in_a_page() -> None:
     found = [match["command"].strip() for page in COMMANDS for match in HELP.finditer(page.read_text())]
-    assert sorted(found) == sorted(program().commands)
+    assert sorted(found) == sorted(leaves(program()))
+
+
+def test_the_diagram_is_that_of_the_machine() -> None:
+    page = ROOT / "docs/canary.md"
+    text = page.read_text()
+    now = MERMAID.sub(lambda _: diagram(), text)
+    if UPDATE:
+        page.write_text(now)
+    assert diagram() in now
+    assert text == now, "run the test once with IMAGEBOT_UPDATE_DOCS=1"
 
 
 # --- links
