@@ -167,7 +167,9 @@ class _Run:
 
 
 def _client(load: Load, clock: Clock) -> Client:
-    tls = ssl.create_default_context()
+    checks = load.check_tls and load.url.lower().startswith("https:")
+    # Authorities take tens of milliseconds to load: only for those whose certificates are checked.
+    tls = ssl.create_default_context() if checks else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not load.check_tls:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     kept = load.concurrency if load.keep_alive else 0

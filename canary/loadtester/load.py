@@ -170,7 +170,7 @@ def _check_url(text: str) -> None:
         port = url.port
     except (httpx.InvalidURL, ValueError) as error:
         raise Refused(400, f"{redact_url(text)[:200]!r} is not a URL: {error}") from error
-    if url.scheme not in {"http", "https"} or not url.host or port == 0:
+    if url.scheme not in {"http", "https"} or not url.host or not (port is None or 0 < port < 65536):
         raise Refused(400, f"{redact_url(text)[:200]!r} is not a URL such as http://my-app.example.com/")
 
 

@@ -16,7 +16,7 @@ from canary.loadtester.kinds import KINDS, Allowed, Workshop
 from canary.loadtester.measures import Measures
 from canary.loadtester.releases import Releases
 from canary.loadtester.server import Parts, make_app, read_token
-from canary.loadtester.tasks import RUNNING, Tasks
+from canary.loadtester.tasks import RUNNING, WAITING, Tasks
 from reconcile.errors import Invalid
 from reconcile.ports.clock import Clock, SystemClock
 from reconcile.runtime.metrics import Metrics
@@ -32,6 +32,7 @@ class Settings:
         allowed: What callers may have done.
         longest: Seconds that one task may take.
         concurrent: Tasks that run at a time.
+        waiting: Tasks that wait for their turn; more are refused.
         state: File that keeps the gates, None for memory alone.
         token: File with the token for opening and closing gates, None for anybody.
     """
@@ -40,6 +41,7 @@ class Settings:
     allowed: Allowed
     longest: float
     concurrent: int = RUNNING
+    waiting: int = WAITING
     state: Path | None = None
     token: Path | None = None
 
@@ -59,7 +61,8 @@ async def load_tester(settings: Settings, releases: Releases | None, clock: Cloc
     if settings.token is not None and not read_token(settings.token):
         raise Invalid(f"--token-file: {settings.token} has no token in it, or cannot be read")
     workshop = Workshop(settings.allowed, measures, clock, settings.longest, releases)
-    async with aclosing(Tasks(clock, measures, settings.longest, running=settings.concurrent)) as tasks:
+    bounds = {"running": settings.concurrent, "waiting": settings.waiting}
+    async with aclosing(Tasks(clock, measures, settings.longest, **bounds)) as tasks:
         parts = Parts(metrics, measures, gates, tasks, workshop, settings.token)
         async with serving(make_app(parts), settings.address) as url:
             yield url
