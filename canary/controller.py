@@ -38,8 +38,7 @@ from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource, Resource
 from reconcile.errors import Conflict, NotFound, ReconcileError
 from reconcile.ports.clock import parse_timestamp, timestamp
-from reconcile.ports.cluster import Reference
-from reconcile.ports.objects import Objects
+from reconcile.ports.objects import Moved, Objects
 from reconcile.ports.store import Change, ChangeType
 from reconcile.runtime.logs import get_logger
 from reconcile.runtime.loop import KeyedLoop, Surroundings
@@ -55,6 +54,9 @@ EARLY = 0.05
 """Seconds by which a tick may begin before it is due: timers are not exact."""
 AGAIN = 1.0
 """Seconds that a resting Canary with a problem is left alone, however often it is woken."""
+TOLD_BY_STATUS = frozenset({"serving.knative.dev"})
+"""API groups whose objects say in their status which revision there is. Elsewhere a status says only how things go, for which
+the next tick is early enough, unless a Canary is blocked."""
 
 
 @dataclass
@@ -66,6 +68,8 @@ class _Memory:
     last: float = float("-inf")
     blocked: str = ""
     """What kept the last tick from its end: target, primary, other, or nothing."""
+    stirred: bool = False
+    """Whether something reported another status during the last look."""
     generation: int = 0
     told_suspended: bool = False
     shown: bool = False
@@ -133,9 +137,13 @@ class CanaryLoop(KeyedLoop):
 
     # --- what wakes a Canary
 
-    def _moved(self, which: Reference) -> None:
-        for key in self._following.of(which):
-            self.add(key)
+    def _moved(self, moved: Moved) -> None:
+        for key in self._following.of(moved.which):
+            memory = self._memory.get(key)
+            if memory is None or not moved.status_only or memory.blocked or moved.which.group in TOLD_BY_STATUS:
+                self.add(key)
+            else:
+                memory.stirred = True
 
     def _wakes(self, change: Change) -> bool:
         if change.old is None or super()._wakes(change):
@@ -366,6 +374,8 @@ class CanaryLoop(KeyedLoop):
         exported.tick(result, lateness if before not in RESTING else 0.0)
         await self._acknowledge(tick)
         key, phase = tick.canary.key, phase_of(tick.site.status)
+        if memory.blocked and memory.stirred:
+            self.add(key)  # what it is blocked by may be over already
         self.outcomes[key] = Success(phase.value or "new")
         if phase in RESTING and not memory.blocked:
             memory.due = 0.0
@@ -383,7 +393,7 @@ class CanaryLoop(KeyedLoop):
 
     async def _run(self, tick: Tick, memory: _Memory) -> str:
         """The steps of a tick, with their failures told; a word for how it ended."""
-        memory.blocked = ""
+        memory.blocked, memory.stirred = "", False
         try:
             try:
                 await prepare(tick)

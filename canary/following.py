@@ -12,6 +12,7 @@ from reconcile.ports.cluster import Object, Reference
 from reconcile.ports.objects import Notice, Objects, Stamp
 
 _looks: ContextVar[Look | None] = ContextVar("looks", default=None)
+_writings: ContextVar[_Writing | None] = ContextVar("writings", default=None)
 
 
 class Following:
@@ -22,8 +23,14 @@ class Following:
         self._readers: dict[Reference, set[Key]] = {}
 
     def of(self, which: Reference) -> list[Key]:
-        """The Canaries whose last look has read this object (also when it was not there)."""
-        return list(self._readers.get(which, ()))
+        """The Canaries whose last look has read this object (also when it was not there).
+
+        Not the one that is just writing it on top of what it has read: it knows. A write on top of whatever is there may bring
+        somebody else's change, and is news to its writer too.
+        """
+        writing = _writings.get()
+        writer = writing.key if writing is not None and writing.which == which else None
+        return [key for key in self._readers.get(which, ()) if key != writer]
 
     def note(self, key: Key, reads: frozenset[Reference]) -> None:
         """A look of a Canary has read these."""
@@ -57,6 +64,14 @@ class Following:
         return len(self._readers)
 
 
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """A write of a look on top of what it has read."""
+
+    key: Key
+    which: Reference
+
+
 @dataclass
 class Look:
     """One look at a Canary; `complete` says that it has read all that it depends on."""
@@ -86,6 +101,17 @@ def following(index: Following, key: Key) -> Iterator[Look]:
             index.note(key, frozenset(look.reads))
 
 
+@contextmanager
+def _writing(which: Object) -> Iterator[None]:
+    """Know, in this task alone, what the look is writing on top of what it has read."""
+    look = _looks.get()
+    token = _writings.set(None if look is None else _Writing(look.key, Reference.of(which)))
+    try:
+        yield
+    finally:
+        _writings.reset(token)
+
+
 class _Reading:
     """Objects whose reads are noted."""
 
@@ -113,10 +139,14 @@ class _Reading:
         return await self._inner.read(which)
 
     async def create(self, wanted: Object, *, manager: str) -> Object:
-        return await self._inner.create(wanted, manager=manager)
+        with _writing(wanted):
+            return await self._inner.create(wanted, manager=manager)
 
     async def patch(self, which: Object | Reference, patch: Object, *, manager: str) -> Object:
-        return await self._inner.patch(which, patch, manager=manager)
+        if isinstance(which, Reference):
+            return await self._inner.patch(which, patch, manager=manager)
+        with _writing(which):
+            return await self._inner.patch(which, patch, manager=manager)
 
     async def delete(self, which: Object | Reference) -> bool:
         return await self._inner.delete(which)

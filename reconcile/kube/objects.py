@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import Context
 from copy import deepcopy
 from typing import Any, Self, TypeAlias
 
@@ -24,7 +25,7 @@ from reconcile.kube.reflector import Reflector, Scope
 from reconcile.kube.resources import Resources
 from reconcile.ports.clock import Clock
 from reconcile.ports.cluster import Object, Reference
-from reconcile.ports.objects import Notice, Stamp
+from reconcile.ports.objects import Moved, Notice, Stamp
 from reconcile.runtime.logs import get_logger
 
 log = get_logger("kube")
@@ -245,7 +246,8 @@ class KubeObjects:
         cache: AnyCache = Stamps(info, label, self._tell) if kind in METADATA_ONLY else Bodies(info, label, self._tell)
         reflector: Any = Reflector(self._client, self._places, cache, scope, self._clock, self._metrics, page=self._page)
         self._followed[kind] = reflector
-        self._tasks[kind] = asyncio.create_task(reflector.run(), name=f"follow {label}")
+        # It outlives whoever reads the kind first, and is not to speak in that one's name.
+        self._tasks[kind] = asyncio.create_task(reflector.run(), name=f"follow {label}", context=Context())
         followed: _Reflector = reflector
         return followed
 
@@ -258,12 +260,13 @@ class KubeObjects:
         if len(self._followed) >= self._most:
             raise LimitExceeded(f"{self._most} kinds of objects are watched already")
 
-    def _tell(self, info: AnyKind, key: Key) -> None:
+    def _tell(self, info: AnyKind, key: Key, status_only: bool) -> None:
         reflector = self._followed.get((info.api_version, info.kind))
         if reflector is None or not reflector.tried.is_set():
             return
+        moved = Moved(Reference(info.api_version, info.kind, key.namespace, key.name), status_only)
         for notice in self._notices:
-            notice(Reference(info.api_version, info.kind, key.namespace, key.name))
+            notice(moved)
 
     def _in_scope(self, which: Reference) -> bool:
         return not self._namespace or which.namespace in {"", self._namespace}

@@ -16,8 +16,8 @@ from reconcile.kube.resources import Resources
 from reconcile.ports.cluster import Object
 from reconcile.ports.objects import Stamp
 
-Told = Callable[["AnyKind", Key], None]
-"""Told whenever an object was added, changed or deleted."""
+Told = Callable[["AnyKind", Key, bool], None]
+"""Told whenever an object was added, changed or deleted, and whether nothing of it but the status is another one."""
 
 
 @dataclass
@@ -61,6 +61,8 @@ class Packed:
     version: str
     text: bytes
     """Its JSON."""
+    wanted: int
+    """Hash of all of it but the status: two states with the same differ in what was reported only."""
 
 
 class Bodies(KindCache[Packed]):
@@ -73,13 +75,14 @@ class Bodies(KindCache[Packed]):
 
     def _decode(self, body: Mapping[str, Any]) -> Packed:
         whole = trimmed(body, self.info.api_version, self.info.kind)
-        return Packed(uid_of(body), version_of(body), orjson.dumps(whole))
+        return Packed(uid_of(body), version_of(body), orjson.dumps(whole), _hash_without_status(whole))
 
     def _state(self, held: Packed) -> tuple[str, str]:
         return held.uid, held.version
 
-    def _publish(self, key: Key, *_: Packed | None) -> None:
-        self._told(self.info, key)
+    def _publish(self, key: Key, old: Packed | None, new: Packed | None) -> None:
+        status_only = old is not None and new is not None and old.wanted == new.wanted
+        self._told(self.info, key, status_only)
 
 
 class Stamps(KindCache[Stamp]):
@@ -99,7 +102,7 @@ class Stamps(KindCache[Stamp]):
         return held.uid, held.version
 
     def _publish(self, key: Key, *_: Stamp | None) -> None:
-        self._told(self.info, key)
+        self._told(self.info, key, False)
 
 
 AnyCache: TypeAlias = Bodies | Stamps
@@ -110,6 +113,12 @@ def stamp_of(body: Mapping[str, Any]) -> Stamp:
     metadata = body["metadata"]
     annotations = {name: text for name, text in (metadata.get("annotations") or {}).items() if name != LAST_APPLIED}
     return Stamp(uid_of(body), version_of(body), dict(metadata.get("labels") or {}), annotations)
+
+
+def _hash_without_status(body: Mapping[str, Any]) -> int:
+    metadata = {name: value for name, value in body["metadata"].items() if name != "resourceVersion"}
+    rest = {name: value for name, value in body.items() if name not in {"metadata", "status"}}
+    return hash(orjson.dumps((rest, metadata)))
 
 
 def trimmed(body: Mapping[str, Any], api_version: str, kind: str) -> Object:

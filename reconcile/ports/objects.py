@@ -24,8 +24,17 @@ class Stamp:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-Notice = Callable[[Reference], None]
-"""Told that an object was added, changed or deleted; must return at once and never raise."""
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """An object was added, changed or deleted."""
+
+    which: Reference
+    status_only: bool = False
+    """It is another one in its status and in nothing else: what somebody reports, not what somebody wants."""
+
+
+Notice = Callable[[Moved], None]
+"""Told of a change; must return at once and never raise."""
 
 
 class Objects(Protocol):

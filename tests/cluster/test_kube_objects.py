@@ -20,6 +20,7 @@ from reconcile.kube.metrics import KubeMetrics
 from reconcile.kube.objects import KubeObjects
 from reconcile.ports.clock import SystemClock
 from reconcile.ports.cluster import Reference
+from reconcile.ports.objects import Moved
 from reconcile.runtime.loop import KeyedLoop
 from reconcile.runtime.metrics import Metrics
 from reconcile.settings import Settings
@@ -116,7 +117,7 @@ async def test_a_kind_whose_definition_comes_later(control_plane: Cluster, clien
     later = thing_kind("LateObject")
     which = ref(namespace, kind=later.kind)
     async with opened(client, namespace) as objects:
-        told: list[Reference] = []
+        told: list[Moved] = []
         objects.subscribe(told.append)
         for _ in range(2):
             with pytest.raises(KindMissing, match='no matches for kind "LateObject" in version'):
@@ -132,7 +133,7 @@ async def test_a_kind_whose_definition_comes_later(control_plane: Cluster, clien
 
         await eventually(served)
         assert (await objects.get(which))["spec"] == {"size": 3}
-        assert told == [which]
+        assert told == [Moved(which)]
         control_plane.api.delete("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"{later.plural}.{later.group}")
 
         async def unserved() -> bool:
@@ -174,7 +175,7 @@ async def test_a_broken_watch_goes_on_and_tells_what_happened_meanwhile(
         await objects.get(ref(namespace))
         await eventually(lambda: metrics.watches.labels(label)._value.get() == 1)
         told: set[Reference] = set()
-        objects.subscribe(told.add)
+        objects.subscribe(lambda moved: told.add(moved.which))
         proxy.refusing = True
         await proxy.cut()
         api.apply(thing("a", namespace, 5))

@@ -11,7 +11,7 @@ import pytest
 
 from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
 from reconcile.ports.cluster import Object, Reference
-from reconcile.ports.objects import Objects
+from reconcile.ports.objects import Moved, Objects
 from tests.support.kube import THING
 from tests.support.objects import LAST_APPLIED, MemoryObjects
 
@@ -181,7 +181,7 @@ async def test_a_patch_that_changes_nothing_moves_nothing_and_tells_nobody(world
     await world.declare(world.thing())
     before = await world.objects.get(world.at())
     first = await world.objects.patch(before, {"spec": {"size": 5}}, manager=MANAGER)
-    told: list[Reference] = []
+    told: list[Moved] = []
     world.objects.subscribe(told.append)
     assert await world.objects.patch(first, {"spec": {"size": 5}}, manager=MANAGER) == first
     assert await world.objects.patch(world.at(), {"spec": {"size": 5}}, manager=MANAGER) == first
@@ -282,23 +282,35 @@ async def test_another_object_of_the_same_name_is_not_deleted(world: World) -> N
 async def test_every_change_of_a_followed_kind_is_told_when_reads_have_it(world: World) -> None:
     await world.declare(world.thing())
     await world.objects.get(world.at())
-    told: list[Reference] = []
+    told: list[Moved] = []
     world.objects.subscribe(told.append)
     changed = await world.change(world.at(), {"spec": {"size": 7}})
-    assert (told, version(await world.objects.get(world.at()))) == ([world.at()], version(changed))
+    assert (told, version(await world.objects.get(world.at()))) == ([Moved(world.at())], version(changed))
     told.clear()
     await world.status(world.at(), {"note": "n"})
-    assert (told, (await world.objects.get(world.at()))["status"]["note"]) == ([world.at()], "n")
+    assert (told, (await world.objects.get(world.at()))["status"]["note"]) == ([Moved(world.at(), status_only=True)], "n")
     told.clear()
     await world.declare(world.thing("b"))
-    assert told == [world.at(name="b")]
+    assert told == [Moved(world.at(name="b"))]
     told.clear()
     await world.withdraw(world.at())
-    assert told == [world.at()]
+    assert told == [Moved(world.at())]
+
+
+async def test_what_is_more_than_a_status_is_told_as_that(world: World) -> None:
+    await world.declare(world.thing())
+    await world.status(world.at(), {"note": "n"})
+    before = await world.objects.get(world.at())
+    told: list[Moved] = []
+    world.objects.subscribe(told.append)
+    await world.change(world.at(), {"metadata": {"labels": {"l": "1"}}})
+    await world.change(world.at(), {"metadata": {"annotations": {"a": "1"}}})
+    await world.objects.patch(world.at(), {"spec": {"size": before["spec"]["size"] + 1}}, manager=MANAGER)
+    assert told == [Moved(world.at())] * 3
 
 
 async def test_what_exists_when_a_kind_is_first_read_is_no_change(world: World) -> None:
-    told: list[Reference] = []
+    told: list[Moved] = []
     world.objects.subscribe(told.append)
     await world.declare(world.thing())
     await world.objects.get(world.at())

@@ -11,7 +11,7 @@ from typing import Any
 
 from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
 from reconcile.ports.cluster import Object, Reference
-from reconcile.ports.objects import Notice, Stamp
+from reconcile.ports.objects import Moved, Notice, Stamp
 
 PLURALS: Mapping[str, str] = {
     "Gateway": "gateways",
@@ -173,7 +173,7 @@ class MemoryObjects:
         held = self._present(which)
         if not held["metadata"].get("finalizers"):
             del self._objects[which]
-            self._tell(which)
+            self._tell(Moved(which))
         elif not held["metadata"].get("deletionTimestamp"):
             self._keep(which, merged(held, {"metadata": {"deletionTimestamp": self._created}}), status=True)
 
@@ -257,13 +257,13 @@ class MemoryObjects:
             self._objects.pop(which, None)
         else:
             self._objects[which] = new
-        self._tell(which)
+        self._tell(Moved(which, held is not None and _wanted(new) == _wanted(held)))
         return new
 
-    def _tell(self, which: Reference) -> None:
-        if _kind(which) in self._followed:
+    def _tell(self, moved: Moved) -> None:
+        if _kind(moved.which) in self._followed:
             for notice in self._notices:
-                notice(which)
+                notice(moved)
 
 
 def merged(body: Any, patch: Any) -> Any:
@@ -281,6 +281,11 @@ def merged(body: Any, patch: Any) -> Any:
 
 def _kind(which: Reference) -> Kind:
     return which.api_version, which.kind
+
+
+def _wanted(body: Object) -> Object:
+    metadata = {name: value for name, value in body["metadata"].items() if name != "resourceVersion"}
+    return {**_content(body), "metadata": metadata}
 
 
 def _content(body: Object) -> Object:

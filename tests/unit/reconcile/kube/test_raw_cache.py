@@ -33,8 +33,11 @@ class Told:
     def __init__(self) -> None:
         self.names: list[str] = []
 
-    def __call__(self, info: AnyKind, key: Key) -> None:
+        self.status_only: list[bool] = []
+
+    def __call__(self, info: AnyKind, key: Key, status_only: bool) -> None:
         self.names.append(key.name)
+        self.status_only.append(status_only)
 
 
 @pytest.fixture
@@ -115,6 +118,19 @@ def test_what_we_deleted_is_gone_whatever_the_watch_still_tells(cache: Bodies, t
 def test_the_end_of_another_object_of_the_name_is_not_the_end_of_this_one(cache: Bodies) -> None:
     cache.ended(Key("ns", "a"), "somebody-else")
     assert versions(cache) == {"a": "10"}
+
+
+def test_a_status_is_told_from_what_somebody_wants(cache: Bodies, told: Told) -> None:
+    told.status_only.clear()
+    before = body(version=10)
+    same = {**body(version=11), "spec": before["spec"]}
+    cache.changed({**same, "status": {"ready": 1}})
+    cache.changed({**same, "metadata": {**same["metadata"], "resourceVersion": "12", "managedFields": [{"manager": "x"}]}})
+    assert told.status_only == [True, True]
+    cache.changed({**same, "metadata": {**same["metadata"], "resourceVersion": "13", "labels": {"l": "1"}}})
+    cache.changed(body(version=14, uid="another"))
+    cache.deleted(body(version=15, uid="another"))
+    assert told.status_only == [True, True, False, False, False, False]
 
 
 def test_stamps_hold_no_content(told: Told) -> None:
