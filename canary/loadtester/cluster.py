@@ -40,9 +40,7 @@ class ClusterReleases:
         except TimedOut as error:
             raise Refused(NOT_READY, f"{error} (waited {format_duration(seconds)})") from error
         except UnknownKind as error:
-            raise Refused(
-                501, f"{what}: the cluster has no objects of this kind: Flux's definitions are not installed"
-            ) from error
+            raise Refused(501, f"{what}: Flux's definition of {kind} is not installed in the cluster") from error
         except ReconcileError as error:
             raise Refused(502, f"{what}: {error}") from error
         if said.state != "current":
