@@ -16,7 +16,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from canary.metrics.base import NoValues, ProviderConfig, Sample, on_its_way
+from canary.metrics.base import NoValues, ProviderConfig, Sample
 from reconcile.api.duration import parse_duration
 from reconcile.errors import Invalid, ReconcileError, TimedOut
 from reconcile.gotemplate.strconv import parse_float
@@ -27,8 +27,6 @@ WINDOW: Final = 10
 """Intervals of the metric that a query of most providers looks back."""
 SHOWN: Final = 512
 """Characters of an answer that an error text shows."""
-
-_BODY_SENT: Final = "send_request_body.complete"
 
 
 class Refused(ReconcileError):
@@ -115,15 +113,17 @@ class Backend:
         content: bytes | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """A good answer whose body has not been read; the deadline holds for that too. Raises what `ask` raises."""
-        request = self._config.http().build_request(
-            method,
-            self._base + path,
-            params=list(params.items() if isinstance(params, Mapping) else params) or None,  # an empty list empties the URL's
-            headers={"Accept": "application/json", **self._headers, **(headers or {})},
-            content=content,
-            timeout=self._config.timeout,
-            extensions=_announced(),
-        )
+        try:
+            request = self._config.http().build_request(
+                method,
+                self._base + path,
+                params=list(params.items() if isinstance(params, Mapping) else params) or None,  # an empty list empties the URL's
+                headers={"Accept": "application/json", **self._headers, **(headers or {})},
+                content=content,
+                timeout=self._config.timeout,
+            )
+        except httpx.InvalidURL as error:  # a long query, above all
+            raise Invalid(self.clean(f"the request cannot be sent: {error}")) from None
         shown = redact_url(str(request.url))
         try:
             async with deadline(self._config.timeout, f'{method.capitalize()} "{shown}"'):
@@ -161,19 +161,6 @@ async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise TimedOut(f"{what}: {DEADLINE}") from None
-
-
-def _announced() -> dict[str, Any]:
-    """The extension by which httpx tells that a request has been written, for those who wait for that."""
-    follow = on_its_way.get()
-    if follow is None:
-        return {}
-
-    async def trace(event: str, _: Mapping[str, Any]) -> None:
-        if event.endswith(_BODY_SENT):
-            follow()
-
-    return {"trace": trace}
 
 
 def secret(config: ProviderConfig, key: str, what: str = "") -> str:

@@ -146,3 +146,10 @@ async def test_addresses_that_cannot_be_used(address: str) -> None:
     with pytest.raises(Invalid, match=r"datadog address .* is not a valid URL"):
         async with provider_of("datadog", address, KEYS):
             pass
+
+
+async def test_a_query_that_fits_into_no_url() -> None:
+    async with backend() as server, provider_of("datadog", server.url, KEYS) as provider:
+        with pytest.raises(Invalid, match=r"the request cannot be sent: .*too long"):
+            await provider.query("{" * 64 * 1024, "1m", NOW)
+        assert server.requests == []
