@@ -37,6 +37,7 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[KeyedLoop]]:
     from canary.exported import Exported
     from canary.hooks import Hooks
     from canary.metrics.checks import Checks
+    from canary.metrics.providers import Providers
     from canary.tick import Tools
 
     values = core.settings.packages
@@ -44,7 +45,9 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[KeyedLoop]]:
     exported = Exported(core.metrics, settings.mesh_provider)
     hooks = Hooks(core.clock, exported)
     recorder = Recorder(core.events, hooks, exported, core.clock)
-    async with aclosing(hooks), aclosing(Checks(core.store, core.objects, settings, core.clock, exported.analysis)) as checks:
+    providers = Providers(core.objects, core.clock, api=core.api)
+    made = Checks(core.store, core.objects, settings, core.clock, exported.analysis, providers=providers)
+    async with aclosing(hooks), aclosing(made) as checks:
         tools = Tools(
             store=core.store,
             objects=core.objects,

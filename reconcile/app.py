@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -24,6 +24,7 @@ from reconcile.local.files import Folder
 from reconcile.local.lease import FileLease
 from reconcile.local.store import LocalStore
 from reconcile.ports.clock import Clock, SystemClock
+from reconcile.ports.cluster import Object
 from reconcile.ports.events import EventSink
 from reconcile.ports.objects import Objects
 from reconcile.ports.store import Store
@@ -61,6 +62,8 @@ class Core:
     """Raises when we may not change anything: somebody else leads. Asked right before a push."""
     objects: Objects | None = None
     """Anybody's objects; None where there is no cluster."""
+    api: Callable[[str], Awaitable[Object]] | None = None
+    """Reads a path of the cluster's API; None where there is no cluster."""
     mesh_objects: Objects | None = None
     """Objects of the cluster that routes the traffic; the same as `objects` unless another one was named."""
 

@@ -127,6 +127,7 @@ class ClusterService:
             )
             await stack.enter_async_context(self._store)
             self._objects = await self._follow(stack, client, counted)
+            self._api = client.raw
             self._mesh = self._objects
             if cluster.mesh_kubeconfig:
                 settings = replace(cluster.kube, kubeconfig=cluster.mesh_kubeconfig, context="")
@@ -191,6 +192,7 @@ class ClusterService:
             local=False,
             fence=self._lease.require if self._lease is not None else free,
             objects=self._objects,
+            api=self._api,
             mesh_objects=self._mesh,
         )
         async with AsyncExitStack() as stack:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 RawApi = Callable[[str], "Awaitable[Object]"]
 """Reads what the cluster's API has at a path, which may end in `?` and parameters; raises ReconcileError."""
-
-on_its_way: ContextVar[Callable[[], None] | None] = ContextVar("on_its_way", default=None)
-"""To be called, in the loop, by a provider that knows when its query has been sent: the next one of the tick follows then."""
 
 
 class NoValues(ReconcileError):

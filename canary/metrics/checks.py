@@ -37,9 +37,6 @@ Observed = Callable[[Site, str, float], None]
 
 PACE: Final = 0.02
 """Seconds after which a query follows another one that was not answered yet: a backend sees them in the manifest's order."""
-LONGEST_QUERY: Final = 5.0
-"""Seconds for a query, or half of the interval when that is shorter."""
-
 _KNATIVE: Final = "serving.knative.dev/"
 
 
@@ -303,7 +300,7 @@ class Checks:
 
 
 def _limit(site: Site) -> float:
-    return min(LONGEST_QUERY, interval_of(site.spec.analysis) / 2)
+    return interval_of(site.spec.analysis) / 2
 
 
 def _named(template: MetricTemplate) -> str:

@@ -23,7 +23,7 @@ from prometheus_api_client import PrometheusConnect
 from requests import Response
 from urllib3.util import Retry
 
-from canary.metrics.base import NoValues, ProviderConfig, Sample, on_its_way
+from canary.metrics.base import NoValues, ProviderConfig, Sample
 from canary.metrics.builtin import PROBE, collapse
 from canary.metrics.session import Attempt, Session
 from reconcile.errors import Invalid, ReconcileError
@@ -139,9 +139,7 @@ class Connections:
             ReconcileError: In Flagger's words.
         """
         connection = self._connection(server)
-        follow = on_its_way.get()
-        loop = asyncio.get_running_loop()
-        attempt = Attempt(seconds, None if follow is None else lambda: loop.call_soon_threadsafe(follow))
+        attempt = Attempt(seconds)
         connection.users += 1
         self._attempts.add(attempt)
         try:

@@ -12,7 +12,6 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final, Self
@@ -45,11 +44,9 @@ class Attempt:
 
     Args:
         seconds: For all of it.
-        sent: Called, in the thread, when the request has been written.
     """
 
-    def __init__(self, seconds: float, sent: Callable[[], object] | None = None) -> None:
-        self._sent = sent
+    def __init__(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -79,11 +76,6 @@ class Attempt:
             self._socket = connected
         self.left()
 
-    def wrote(self) -> None:
-        """The request is on its way."""
-        if self._sent is not None:
-            self._sent()
-
     def end(self) -> None:
         """Shut the connection, so that the thread that waits for it goes on."""
         with self._lock:
@@ -104,7 +96,6 @@ class _Noted(HTTPConnection):
     def request(self, *args: Any, **options: Any) -> None:
         _running.attempt.uses(self.sock)
         super().request(*args, **options)  # connects when there is no connection
-        _running.attempt.wrote()
 
 
 class _NotedTls(_Noted, HTTPSConnection):

@@ -66,6 +66,21 @@ class Page:
     more: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Path(Target):
+    """A request that is about a path and no resource that we know."""
+
+    raw: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path with its query."""
+        return self.raw
+
+    def __str__(self) -> str:
+        return self.raw.partition("?")[0]
+
+
 class Client:
     """Talks to one API server as one user.
 
@@ -102,6 +117,16 @@ class Client:
     async def get(self, target: Target, *, urgent: bool = False, timeout: float | None = None) -> Object:
         """One object, or whatever is at that path."""
         return await self._send("GET", "get", target, urgent=urgent, timeout=timeout)
+
+    async def raw(self, path: str) -> Object:
+        """What is at a path of the API, such as that of an aggregated one; percent-encoded, its query included.
+
+        Raises:
+            Invalid: It does not begin below `/api` or `/apis`.
+        """
+        if not path.startswith(("/api/", "/apis/")):
+            raise Invalid(f"{path!r} is no path of the Kubernetes API")
+        return await self._send("GET", "get", _Path("", "", "", raw=path))
 
     async def page(
         self, target: Target, *, selector: str = "", limit: int = PAGE, more: str = "", metadata_only: bool = False
