@@ -64,11 +64,7 @@ async def generate(load: Load, measures: LoadMeasures, clock: Clock) -> Summary:
     Returns:
         What came of it. No failure of a request is an error here.
     """
-    client = _client(load, clock)
-    try:
-        return await _Run(load, measures, clock, client).go()
-    finally:
-        await client.aclose()
+    return await _Run(load, measures, clock).go()
 
 
 def succeeded(load: Load, summary: Summary) -> bool:
@@ -87,13 +83,13 @@ def planned(load: Load) -> int | None:
 class _Run:
     """One load while it is put on."""
 
-    def __init__(self, load: Load, measures: LoadMeasures, clock: Clock, client: Client) -> None:
-        self._load, self._measures, self._clock, self._client = load, measures, clock, client
+    def __init__(self, load: Load, measures: LoadMeasures, clock: Clock) -> None:
+        self._load, self._measures, self._clock = load, measures, clock
         self._pace = load.rate or MAX_RATE
         self._planned = planned(load)
         self._tickets: Iterator[int] = itertools.count() if self._planned is None else iter(range(self._planned))
         self._right = Regexp(f"^(?:{load.expect})$")
-        self._request = _request(load, client)
+        self._tls = _tls(load)
         self._began = clock.monotonic()
         self.summary = Summary()
 
@@ -111,6 +107,12 @@ class _Run:
         return summary
 
     async def _work(self) -> None:
+        # One connection each: a pool that all share costs time that grows with the square of its size.
+        async with _client(self._load, self._tls, self._clock) as client:
+            await self._take(client, _request(self._load, client))
+
+    async def _take(self, client: Client, request: httpx.Request) -> None:
+        """Take tickets until there are none, or the time is over."""
         for ticket in self._tickets:
             due = self._began + ticket / self._pace
             behind = self._clock.monotonic() - due
@@ -124,14 +126,14 @@ class _Run:
                 self.summary.late += 1
                 self.summary.late_seconds += behind
                 self._measures.began_late(behind)
-            await self._one()
+            await self._one(client, request)
 
-    async def _one(self) -> None:
+    async def _one(self, client: Client, request: httpx.Request) -> None:
         summary, began = self.summary, self._clock.monotonic()
         summary.requests += 1
         try:
             async with asyncio.timeout(self._load.timeout):
-                status = await self._exchange()
+                status = await self._exchange(client, request)
         except TimeoutError:
             self._without_answer(f"no answer within {self._load.timeout:g}s")
         except NetworkError as error:
@@ -147,9 +149,9 @@ class _Run:
         self.summary.failed(text)
         self._measures.unanswered()
 
-    async def _exchange(self) -> int:
+    async def _exchange(self, client: Client, request: httpx.Request) -> int:
         """Send the request once and read the answer; gives its status."""
-        response = await self._client.send(self._request, stream=True, follow_redirects=False)
+        response = await client.send(request, stream=True, follow_redirects=False)
         try:
             size, sample = 0, bytearray()
             async for piece in response.aiter_raw():
@@ -166,16 +168,20 @@ class _Run:
         return response.status_code
 
 
-def _client(load: Load, clock: Clock) -> Client:
+def _tls(load: Load) -> ssl.SSLContext:
     checks = load.check_tls and load.url.lower().startswith("https:")
     # Authorities take tens of milliseconds to load: only for those whose certificates are checked.
     tls = ssl.create_default_context() if checks else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not load.check_tls:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    kept = load.concurrency if load.keep_alive else 0
+    return tls
+
+
+def _client(load: Load, tls: ssl.SSLContext, clock: Clock) -> Client:
+    """A client with one connection."""
     return make_client(
         tls=tls,
-        limits=Limits(connections=load.concurrency, idle_connections=kept),
+        limits=Limits(connections=1, idle_connections=1 if load.keep_alive else 0),
         retry=RetryPolicy(attempts=1),
         clock=clock,
         around=_Straight,
@@ -184,7 +190,7 @@ def _client(load: Load, clock: Clock) -> Client:
 
 
 def _request(load: Load, client: Client) -> httpx.Request:
-    """The request of a load; the same one is sent again and again."""
+    """The request of a load; a worker sends the same one again and again."""
     headers = [(name.encode("ascii"), value.encode("utf-8", "replace")) for name, value in load.headers]
     if not load.keep_alive:
         headers.append((b"Connection", b"close"))
