@@ -428,3 +428,14 @@ async def test_somebody_without_rights_is_told_the_missing_rule(
     assert (await grouped.wait([config(namespace)], timeout=10))[0].current
     with pytest.raises(Denied):
         await limited.get("v1", "ConfigMap", namespace, "settings")
+
+
+async def test_a_path_of_the_api_is_read_as_it_is(client: Client) -> None:
+    found = await client.raw("/apis/apps/v1")
+    assert (found["kind"], found["groupVersion"]) == ("APIResourceList", "apps/v1")
+    listed = await client.raw("/api/v1/namespaces?labelSelector=kubernetes.io%2Fmetadata.name%3Ddefault")
+    assert [each["metadata"]["name"] for each in listed["items"]] == ["default"]
+    with pytest.raises(Invalid, match="is no path of the Kubernetes API"):
+        await client.raw("https://elsewhere.example/api/v1")
+    with pytest.raises(KindMissing, match="/apis/external\\.metrics\\.k8s\\.io/v1beta1|could not find"):
+        await client.raw("/apis/external.metrics.k8s.io/v1beta1/namespaces/default/jobs?labelSelector=a%3Db")
