@@ -453,4 +453,4 @@ class CanaryLoop(KeyedLoop):
     def _seen(self, tick: Tick) -> Seen:
         site = tick.site
         target = f"{site.target}.{site.namespace}"
-        return Seen(f"{site.name}.{site.namespace}", target, site.spec.target_ref.kind, tick.plan, tick.phase, adopted=False)
+        return Seen(f"{site.name}.{site.namespace}", target, site.spec.target_ref.kind, tick.plan, tick.phase)

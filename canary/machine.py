@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 from canary.effects import (
     Alert,
@@ -18,6 +18,20 @@ from canary.effects import (
     ScaleUp,
     Write,
 )
+from canary.endings import (
+    Effects,
+    back_at_promoted,
+    back_to_primary,
+    failed_check,
+    gate_overdue,
+    hindered,
+    not_ready,
+    promotion_failed,
+    rollback,
+    stranded,
+    threshold_reached,
+    wished_rollback,
+)
 from canary.phases import Phase, require
 from canary.plan import HookType, Strategy
 from canary.routing.base import ALL_PRIMARY, TOTAL, Weights
@@ -30,9 +44,6 @@ class _Need(Exception):
     def __init__(self, question: Question) -> None:
         super().__init__(question)
         self.question = question
-
-
-_Effects = Iterator[Effect]
 
 
 def decide(seen: Seen) -> Ask | Step:
@@ -87,23 +98,23 @@ def initialized(seen: Seen) -> Step:
 # --- the phases
 
 
-def _rest(seen: Seen) -> _Effects:
+def _rest(seen: Seen) -> Effects:
     if seen.phase is Phase.FAILED and seen.reverted:
-        yield from _back_at_promoted(seen)
+        yield from back_at_promoted(seen)
     elif seen.changed or seen.wish is Wish.RETRY:
         yield from _start(seen)
 
 
-def _start(seen: Seen) -> _Effects:
+def _start(seen: Seen) -> Effects:
     """A new revision at the gate."""
-    if seen.reverted and seen.phase is Phase.WAITING:
-        yield from _back_at_promoted(seen)
+    if seen.reverted and seen.phase is Phase.WAITING and seen.wish is not Wish.RETRY:
+        yield from back_at_promoted(seen)
         return
     if seen.wish is Wish.ROLLBACK and seen.phase is Phase.WAITING:
-        yield from _wished_rollback(seen)
+        yield from wished_rollback(seen)
         return
-    if not seen.skips and not seen.primary.ready:
-        yield from _not_ready(seen, seen.primary)
+    if not seen.skips and not seen.primary.ready and not stranded(seen):
+        yield from not_ready(seen, seen.primary)
         return
     passes, closed = _gate(seen, Question.CONFIRM_ROLLOUT)
     for name in passes:
@@ -115,89 +126,101 @@ def _start(seen: Seen) -> _Effects:
             if not closed.muted:
                 yield Alert("warn", "Canary is waiting for approval.")
         elif _overdue(seen):
-            yield from _gate_overdue(seen, closed)
+            yield from gate_overdue(seen, closed)
         return
     if seen.wish in {Wish.RETRY, Wish.PROMOTE}:
         yield Handled()
     yield Say("Normal", f"New revision detected! Scaling up {seen.target}", Phase.PROGRESSING)
     yield Alert("info", "New revision detected, progressing canary analysis.", details=True)
     yield ScaleUp()
-    yield Write(Phase.PROGRESSING, sync=True)
+    yield _begun(seen)
 
 
-def _run(seen: Seen) -> _Effects:
+def _begun(seen: Seen) -> Write:
+    return Write(Phase.PROGRESSING, sync=True, weight=TOTAL if stranded(seen) else None)
+
+
+def _run(seen: Seen) -> Effects:
     """A run: Progressing and WaitingPromotion."""
     plan = seen.plan
     if seen.reverted:
-        yield from _back_at_promoted(seen)
+        yield from back_at_promoted(seen)
         return
-    if not seen.skips and not seen.primary.ready:
-        yield from _not_ready(seen, seen.primary)
+    if not seen.skips and not seen.primary.ready and not stranded(seen):
+        yield from not_ready(seen, seen.primary)
         return
     if seen.changed:
         yield Say("Normal", f"New revision detected! Restarting analysis for {seen.target}")
-        yield Route(ALL_PRIMARY)
-        yield Write(Phase.PROGRESSING, sync=True)
+        yield from back_to_primary(seen)
+        yield _begun(seen)
         return
     if seen.wish is Wish.ROLLBACK:
-        yield from _wished_rollback(seen)
+        yield from wished_rollback(seen)
+        return
+    if seen.failed >= plan.threshold and not seen.skips:
+        # Before the target is looked at: a rollback that was begun may have taken its pods already.
+        yield from threshold_reached(seen, seen.failed, "")
         return
     if not seen.ready.ready:
-        yield from _not_ready(seen, seen.ready)
+        yield from not_ready(seen, seen.ready)
         return
     if seen.skips:
-        yield from _skip(seen)
+        yield from hindered(seen) if seen.hindered else _skip(seen)
         return
     for reply in _replies(seen, Question.ROLLBACK, HookType.ROLLBACK):
         if reply.passed:
             yield Say("Warning", f"Rollback check {reply.name} passed")
             yield Say("Warning", f"Rolling back {seen.canary} manual webhook invoked")
             yield Alert("warn", "Rolling back manual webhook invoked")
-            yield from _rollback(seen, f"the rollback hook {reply.name} asked for it")
+            yield from rollback(seen, f"the rollback hook {reply.name} asked for it")
             return
         yield Say("Normal", f"Rollback hook {reply.name} not signaling a rollback")
-    if seen.failed >= plan.threshold:
-        yield from _threshold_reached(seen, seen.failed, "")
-        return
-    if seen.wish is Wish.PROMOTE:
+    if seen.wish is Wish.PROMOTE and not seen.hindered:
         yield Handled()
         yield from _promote(seen)
         return
     yield from _analyse(seen)
 
 
-def _analyse(seen: Seen) -> _Effects:
+def _analyse(seen: Seen) -> Effects:
     plan = seen.plan
     mirroring = plan.mirror and seen.live.mirrored
     if seen.live.canary == 0 and seen.iterations == 0 and not mirroring:
+        if seen.hindered:
+            yield from hindered(seen)
+            return
         yield Say("Normal", f"Starting canary analysis for {seen.target}")
         for reply in _replies(seen, Question.PRE_ROLLOUT, HookType.PRE_ROLLOUT):
             if not reply.passed:
                 text = f"Halt {seen.canary} advancement pre-rollout check {reply.name} failed {reply.text}"
-                yield from _failed_check(seen, text)
+                yield from failed_check(seen, text)
                 return
             yield Say("Normal", f"Pre-rollout check {reply.name} passed")
     else:
-        for reply in _checks(seen):
-            if reply.passed:
-                continue
+        worst = _worst(_checks(seen))
+        if worst is not None:
             text = (
-                reply.text if reply.metric else f"Halt {seen.canary} advancement external check {reply.name} failed {reply.text}"
+                worst.text if worst.metric else f"Halt {seen.canary} advancement external check {worst.name} failed {worst.text}"
             )
-            if reply.held and not (plan.max_hold is not None and seen.held > plan.max_hold):
+            if worst.held and not (plan.max_hold is not None and seen.held > plan.max_hold):
                 yield Say("Warning", text)
             else:
-                yield from _failed_check(seen, text)
+                yield from failed_check(seen, text)
             return
+    if seen.hindered:
+        yield from hindered(seen)
+        return
     for note in plan.notes:
         yield Say("Warning", note)
     if seen.paused:
         yield Say("Normal", f"Halt {seen.canary} advancement paused: {seen.paused}")
         return
+    if seen.unwritten:
+        yield Write()  # nothing goes on before the status can be written again
     yield from _STRATEGIES[plan.strategy](seen)
 
 
-def _promoting(seen: Seen) -> _Effects:
+def _promoting(seen: Seen) -> Effects:
     halted = yield from _ending(seen)
     if halted:
         return
@@ -205,7 +228,8 @@ def _promoting(seen: Seen) -> _Effects:
     yield PromoteScaler()
     if not plan.weighted:
         yield Write(Phase.FINALISING)
-    elif plan.step_weight_promotion <= 0:
+    elif plan.step_weight_promotion <= 0 or seen.changed:
+        # A newer revision was not analysed: it gets out of the traffic at once.
         yield Say("Normal", "Routing all traffic to primary")
         yield Route(ALL_PRIMARY)
         yield Write(Phase.FINALISING)
@@ -217,7 +241,7 @@ def _promoting(seen: Seen) -> _Effects:
         yield Write(Phase.FINALISING) if after.canary == 0 else Write(weight=after.canary)
 
 
-def _finalising(seen: Seen) -> _Effects:
+def _finalising(seen: Seen) -> Effects:
     halted = yield from _ending(seen)
     if halted:
         return
@@ -231,15 +255,19 @@ def _finalising(seen: Seen) -> _Effects:
 
 def _ending(seen: Seen) -> Generator[Effect, None, bool]:
     """What may keep Promoting and Finalising from going on; returns whether it does."""
-    if not seen.plan.skip and not seen.primary.ready:
+    if not seen.primary.ready:
         yield Say("Warning", seen.primary.text)
         if not seen.primary.retriable:
-            yield from _promotion_failed(seen)
+            yield from promotion_failed(seen)
         return True
-    if not seen.ready.ready:
-        yield from _not_ready(seen, seen.ready)
+    # With a ready primary, a target that has no pods, or has others than those that were promoted, holds nothing up.
+    if not seen.ready.ready and not seen.ready.asleep and not seen.changed:
+        yield from not_ready(seen, seen.ready)
         return True
-    if seen.plan.skip:
+    if seen.hindered:
+        yield from hindered(seen)
+        return True
+    if seen.plan.skip and not seen.changed:
         yield from _skip(seen)
         return True
     return False
@@ -248,7 +276,7 @@ def _ending(seen: Seen) -> Generator[Effect, None, bool]:
 # --- the strategies
 
 
-def _canary(seen: Seen) -> _Effects:
+def _canary(seen: Seen) -> Effects:
     plan, live = seen.plan, seen.live
     by = step(live.canary, plan.step_weight, plan.step_weights)
     if by > 0 and not live.mirrored and seen.phase is not Phase.WAITING_PROMOTION:
@@ -256,7 +284,7 @@ def _canary(seen: Seen) -> _Effects:
         for name in passes:
             yield Say("Normal", f"Confirm-traffic-increase check {name} passed")
         if closed is not None and plan.gate_deadline is not None and seen.gated > plan.gate_deadline:
-            yield from _gate_overdue(seen, closed)
+            yield from gate_overdue(seen, closed)
             return
         if closed is not None:
             yield Say("Warning", f"Halt {seen.canary} advancement waiting for traffic increase approval {closed.name}")
@@ -275,7 +303,7 @@ def _canary(seen: Seen) -> _Effects:
     yield Say("Normal", f"Advance {seen.canary} canary weight {after.canary}")
 
 
-def _ab_testing(seen: Seen) -> _Effects:
+def _ab_testing(seen: Seen) -> Effects:
     if seen.iterations < seen.plan.iterations:
         yield Route(Weights.at(TOTAL))
         yield from _iterate(seen)
@@ -283,7 +311,7 @@ def _ab_testing(seen: Seen) -> _Effects:
         yield from _confirmed_promotion(seen)
 
 
-def _blue_green(seen: Seen) -> _Effects:
+def _blue_green(seen: Seen) -> Effects:
     plan = seen.plan
     if seen.iterations < plan.iterations:
         if plan.mirror and plan.weighted and not seen.live.mirrored:
@@ -305,7 +333,7 @@ def _blue_green(seen: Seen) -> _Effects:
     yield Write(iterations=seen.iterations + 1)
 
 
-def _iterate(seen: Seen) -> _Effects:
+def _iterate(seen: Seen) -> Effects:
     count = seen.iterations + 1
     yield Write(iterations=count)
     yield Say("Normal", f"Advance {seen.canary} canary iteration {count}/{seen.plan.iterations}")
@@ -314,7 +342,7 @@ def _iterate(seen: Seen) -> _Effects:
 # --- the promotion
 
 
-def _confirmed_promotion(seen: Seen) -> _Effects:
+def _confirmed_promotion(seen: Seen) -> Effects:
     closed = yield from _promotion_gate(seen)
     if not closed:
         yield from _promote(seen)
@@ -333,13 +361,13 @@ def _promotion_gate(seen: Seen) -> Generator[Effect, None, bool]:
         if not closed.muted:
             yield Alert("warn", "Canary promotion is waiting for approval.")
     elif _overdue(seen):
-        yield from _gate_overdue(seen, closed)
+        yield from gate_overdue(seen, closed)
     else:
         yield Write(iterations=seen.plan.iterations - 1)
     return True
 
 
-def _promote(seen: Seen) -> _Effects:
+def _promote(seen: Seen) -> Effects:
     yield _copying(seen)
     yield Promote()
     yield Write(Phase.PROMOTING)
@@ -350,8 +378,11 @@ def _copying(seen: Seen) -> Say:
     return Say("Normal", f"Copying {seen.target} template spec to {name}-primary.{namespace}")
 
 
-def _skip(seen: Seen) -> _Effects:
-    """Promote without checks, in one tick."""
+def _skip(seen: Seen) -> Effects:
+    """Promote without checks: in one tick, but for a primary that could not take the traffic yet."""
+    if not seen.primary.ready:
+        yield from _promote(seen)
+        return
     yield Route(ALL_PRIMARY)
     yield _copying(seen)
     yield Promote()
@@ -362,80 +393,6 @@ def _skip(seen: Seen) -> _Effects:
     yield PostRollout(Phase.SUCCEEDED, Phase.SUCCEEDED)
     yield Say("Normal", f"Promotion completed! Canary analysis was skipped for {seen.target}", Phase.SUCCEEDED)
     yield Alert("info", "Canary analysis was skipped, promotion finished.")
-
-
-def _promotion_failed(seen: Seen) -> _Effects:
-    """The primary cannot take the new revision, the target can: it gets all traffic, and keeps running."""
-    text = seen.primary.text
-    yield Say("Warning", f"Promotion of {seen.target} failed, primary not ready: {text}")
-    yield Alert("error", f"Promotion failed, primary not ready: {text}")
-    if seen.plan.weighted:
-        yield Route(Weights.at(TOTAL))
-    yield Write(Phase.FAILED, sync=True, weight=TOTAL, why=f"primary not ready: {text}")
-    yield Count(success=False)
-    yield PostRollout(Phase.FAILED)
-
-
-# --- failing
-
-
-def _failed_check(seen: Seen, text: str) -> _Effects:
-    failed = seen.failed + 1
-    yield Say("Warning", text)
-    # Written before the rollback begins: who takes over in between finds the threshold reached.
-    yield Write(failed=failed)
-    if failed >= seen.plan.threshold:
-        yield from _threshold_reached(seen, failed, text)
-
-
-def _threshold_reached(seen: Seen, failed: int, last: str) -> _Effects:
-    yield Say("Warning", f"Rolling back {seen.canary} failed checks threshold reached {failed}")
-    yield Alert("error", f"Failed checks threshold reached {failed}")
-    yield from _rollback(seen, last or f"{failed} checks failed")
-
-
-def _not_ready(seen: Seen, readiness: Readiness) -> _Effects:
-    yield Say("Warning", readiness.text)
-    if not readiness.retriable:
-        yield Alert("error", f"Progress deadline exceeded {readiness.text}")
-        yield from _rollback(seen, readiness.text)
-
-
-def _wished_rollback(seen: Seen) -> _Effects:
-    yield Handled()
-    yield Say("Warning", f"Rolling back {seen.canary} as requested by annotation")
-    yield Alert("warn", "Rolling back as requested by annotation")
-    yield from _rollback(seen, "somebody asked for it by annotation")
-
-
-def _gate_overdue(seen: Seen, closed: Reply) -> _Effects:
-    text = f"Rolling back {seen.canary}: gate {closed.name} was closed for longer than {seen.plan.gate_deadline:g}s"
-    yield Say("Warning", text)
-    yield Alert("error", text)
-    yield from _rollback(seen, f"gate {closed.name} stayed closed")
-
-
-def _rollback(seen: Seen, why: str) -> _Effects:
-    yield Route(ALL_PRIMARY)
-    # Without a ready primary the target's pods are all there is.
-    keep = seen.plan.hold_on_failure or not seen.primary.ready
-    yield Say("Warning", f"Canary failed! {'Keeping' if keep else 'Scaling down'} {seen.canary}", Phase.FAILED)
-    if not keep:
-        yield ScaleDown()
-    yield Write(Phase.FAILED, sync=True, why=why)
-    yield Count(success=False)
-    yield PostRollout(Phase.FAILED)
-
-
-def _back_at_promoted(seen: Seen) -> _Effects:
-    """The target is what the primary runs already: nothing is left to analyse."""
-    if seen.wish is not None:
-        yield Handled()
-    yield Say("Normal", f"Revision of {seen.target} is back at the promoted one! Nothing to analyse", Phase.SUCCEEDED)
-    yield Route(ALL_PRIMARY)
-    if seen.primary.ready:
-        yield ScaleDown()
-    yield Write(Phase.SUCCEEDED, sync=True)
 
 
 # --- hooks
@@ -468,6 +425,12 @@ def _checks(seen: Seen) -> tuple[Reply, ...]:
     return _answer(seen, Question.CHECKS)
 
 
+def _worst(replies: tuple[Reply, ...]) -> Reply | None:
+    """The first that says no, before the first that says nothing; None when all is well."""
+    failed = [reply for reply in replies if not reply.passed]
+    return next((reply for reply in failed if not reply.held), failed[0] if failed else None)
+
+
 def _answer(seen: Seen, question: Question) -> tuple[Reply, ...]:
     try:
         return seen.answers[question]
@@ -475,13 +438,13 @@ def _answer(seen: Seen, question: Question) -> tuple[Reply, ...]:
         raise _Need(question) from None
 
 
-_STRATEGIES: Mapping[Strategy, Callable[[Seen], _Effects]] = {
+_STRATEGIES: Mapping[Strategy, Callable[[Seen], Effects]] = {
     Strategy.CANARY: _canary,
     Strategy.AB_TESTING: _ab_testing,
     Strategy.BLUE_GREEN: _blue_green,
 }
 
-_HANDLERS: Mapping[Phase, Callable[[Seen], _Effects]] = {
+_HANDLERS: Mapping[Phase, Callable[[Seen], Effects]] = {
     Phase.INITIALIZED: _rest,
     Phase.SUCCEEDED: _rest,
     Phase.FAILED: _rest,

@@ -92,7 +92,8 @@ def interval_of(analysis: Analysis) -> float:
 
 def deadline_of(spec: CanarySpec) -> int:
     """Seconds that a workload has to become ready."""
-    return spec.progress_deadline_seconds or DEFAULT_DEADLINE
+    given = spec.progress_deadline_seconds
+    return DEFAULT_DEADLINE if given is None else given
 
 
 def hooks_of(spec: CanarySpec, wanted: HookType) -> list[Webhook]:

@@ -76,8 +76,9 @@ class Seen:
         waited: Seconds in the present phase.
         held: Seconds for which nothing has been known of the metrics.
         gated: Seconds for which a gate has kept the traffic from being increased.
+        hindered: Why the run cannot go on, though it can be rolled back: its objects cannot be put right or its routes not read.
+        unwritten: The status could not be written at the last tick.
         answers: By question.
-        adopted: The first revision is in the primary (false until initialization is done).
     """
 
     canary: str
@@ -98,8 +99,9 @@ class Seen:
     waited: float = 0.0
     held: float = 0.0
     gated: float = 0.0
+    hindered: str = ""
+    unwritten: bool = False
     answers: Mapping[Question, tuple[Reply, ...]] = field(default_factory=dict)
-    adopted: bool = True
 
     def answered(self, question: Question, replies: tuple[Reply, ...]) -> Seen:
         """The same with an answer."""

@@ -32,11 +32,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a workload can take traffic; when not, why, in Flagger's words, and whether waiting may help."""
+    """Whether a workload can take traffic; when not, why, in Flagger's words, and whether waiting may help.
+
+    Attributes:
+        asleep: It is asked to have no pods at all, so it will not become ready until it is given some.
+    """
 
     ready: bool
     text: str = ""
     retriable: bool = True
+    asleep: bool = False
 
 
 READY = Readiness(True)

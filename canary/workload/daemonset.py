@@ -61,6 +61,10 @@ class DaemonSetWorkload(PodWorkload):
         retryable = "true" if found.retriable else "false"
         return f"canary damonset {site.target}.{site.namespace} not ready with retryable {retryable}: {found.text}"
 
+    def is_asleep(self, found: Object) -> bool:
+        """Whether it wants the label that no node has."""
+        return NOWHERE in ((found["spec"]["template"].get("spec") or {}).get("nodeSelector") or {})
+
     async def scale_to_zero(self, site: Site) -> None:
         """Take the target's pods away.
 

@@ -49,6 +49,10 @@ class DeploymentWorkload(PodWorkload):
             return f"{site.primary}.{site.namespace} not ready: {found.text}"
         return f"canary deployment {site.target}.{site.namespace} not ready: {found.text}"
 
+    def is_asleep(self, found: Object) -> bool:
+        """Whether it is asked for no replicas."""
+        return not replicas_of(found)
+
     # --- size
 
     async def scale_to_zero(self, site: Site) -> None:

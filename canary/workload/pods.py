@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any, ClassVar
 
 from canary.errors import Problem
+from canary.plan import deadline_of
 from canary.settings import CanarySettings
 from canary.site import MANAGER, CanaryResource, Site
 from canary.workload.base import READY, Readiness, Target
@@ -34,8 +35,6 @@ API_VERSION = "apps/v1"
 RECREATE = "imagebot.dev/recreate-primary"
 """Annotation of a Canary: the revision of which a deleted primary may be made though it was never promoted."""
 
-PROGRESS_DEADLINE = 600
-"""Seconds that a workload may take, where the Canary does not say."""
 ALL = 100
 """Percent of the pods that must be available, where the Canary does not say."""
 
@@ -78,6 +77,10 @@ class PodWorkload(ABC):
     @abstractmethod
     def not_ready(self, site: Site, found: Readiness, *, primary: bool) -> str:
         """The text of a workload that is not ready, with Flagger's prefix."""
+
+    @abstractmethod
+    def is_asleep(self, found: Object) -> bool:
+        """Whether a workload is asked to have no pods."""
 
     def check(self, site: Site, target: Object) -> None:
         """Raise Problem if a target of this shape cannot be copied."""
@@ -262,8 +265,11 @@ class PodWorkload(ABC):
         return self._judged(site, found, site.spec.analysis.primary_ready_threshold, primary=True)
 
     async def canary_ready(self, site: Site) -> Readiness:
-        """Whether the target can take traffic; raises Problem when it cannot be read."""
+        """Whether the target can take traffic, which one without pods cannot; raises Problem when it cannot be read."""
         found = await self.found(site.namespace, site.target)
+        if self.is_asleep(found):
+            asleep = Readiness(False, f"{self.shown(found)} is scaled to zero")
+            return Readiness(False, self.not_ready(site, asleep, primary=False), asleep=True)
         return self._judged(site, found, site.spec.analysis.canary_ready_threshold, primary=False)
 
     def _judged(self, site: Site, found: Object, percent: int | None, *, primary: bool) -> Readiness:
@@ -274,8 +280,7 @@ class PodWorkload(ABC):
 
     def deadline(self, site: Site) -> int:
         """Seconds that a workload may take to become ready."""
-        given = site.spec.progress_deadline_seconds
-        return PROGRESS_DEADLINE if given is None else given
+        return deadline_of(site.spec)
 
     # --- reading and writing
 

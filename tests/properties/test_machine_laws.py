@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from canary.effects import Promote, Route, ScaleUp, Write
 from canary.phases import Phase, require
-from canary.plan import HookType, Plan
+from canary.plan import HookType, Plan, Strategy
 from canary.routing.base import TOTAL, Weights
 from canary.seen import Question, Reply
 from canary.workload.base import READY, Readiness
@@ -92,6 +92,9 @@ def test_what_no_sequence_of_observations_can_bring_about(plan: Plan, sequence: 
             if isinstance(effect, Route):
                 assert effect.weights.primary + effect.weights.canary == TOTAL
                 assert 0 <= effect.weights.canary <= TOTAL
+                beyond_hope = not seen["primary"].ready and not seen["primary"].retriable
+                everything = plan.strategy is not Strategy.AB_TESTING and live.canary == TOTAL
+                assert effect.weights.canary or not (beyond_hope and everything), "all traffic to what cannot take it"
         if any(isinstance(effect, ScaleUp) for effect in effects):
             failed = 0
             assert HookType.CONFIRM_ROLLOUT not in plan.hooks or asked[Question.CONFIRM_ROLLOUT]
@@ -105,13 +108,16 @@ def test_what_no_sequence_of_observations_can_bring_about(plan: Plan, sequence: 
             assert before in {Phase.PROGRESSING, Phase.WAITING_PROMOTION} or plan.skip
             assert failed < plan.threshold or plan.skip, "promoted after too many failures"
             assert plan.skip or HookType.CONFIRM_PROMOTION not in plan.hooks or asked[Question.CONFIRM_PROMOTION]
-            assert plan.skip or seen["primary"].ready
+            stranded = live.canary == TOTAL and not seen["primary"].retriable
+            assert plan.skip or seen["primary"].ready or stranded, (
+                "promoted although the traffic needs a primary that is not ready"
+            )
             assert seen["ready"].ready
             assert world.status.last_applied_spec == world.revision
         raised = world.live.canary > live.canary
         weighted = plan.strategy.value == "canary"
         if raised and weighted and HookType.CONFIRM_TRAFFIC_INCREASE in plan.hooks and world.phase is Phase.PROGRESSING:
-            assert asked[Question.CONFIRM_TRAFFIC_INCREASE] or live.mirrored
+            assert live.mirrored or asked[Question.CONFIRM_TRAFFIC_INCREASE]
         if world.phase is Phase.FAILED and before is not Phase.FAILED and world.running and plan.weighted:
             kept = plan.hold_on_failure or not seen["primary"].ready or before in {Phase.PROMOTING, Phase.FINALISING}
             assert kept, "a failed target is scaled away unless somebody needs it"

@@ -300,7 +300,7 @@ def test_a_primary_that_cannot_take_the_promotion_leaves_all_traffic_on_the_targ
 
 
 def test_a_first_primary_that_fails_leaves_the_target_alone() -> None:
-    seen = Seen("web.test", "web.test", "Deployment", plan_of(stepWeight=20), Phase.INITIALIZING, adopted=False)
+    seen = Seen("web.test", "web.test", "Deployment", plan_of(stepWeight=20), Phase.INITIALIZING)
     found = primary_failed(seen, Readiness(False, "deadline", retriable=False))
     assert not any(isinstance(effect, Route) for effect in found.effects)
     assert primary_failed(Seen("a", "a", "b", plan_of(stepWeight=20), Phase.FAILED), Readiness(False)).effects == ()
