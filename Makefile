@@ -23,6 +23,10 @@ install: $(STAMP) ## Make .venv with exactly the locked packages, and imagebot i
 demo: install ## A registry, a Git server and the real service: watch a new tag become a signed commit
 	$(BIN)/imagebot demo $(DEMO)
 
+.PHONY: canary-demo
+canary-demo: install ## A control plane and the real service: watch one release be promoted, another rolled back (needs Go)
+	$(BIN)/python -m tests.support.canary_demo $(DEMO)
+
 .PHONY: test
 test: install ## All tests that this machine can run; what was skipped, and why, is listed at the end
 	$(BIN)/python -m pytest $(TEST)
