@@ -34,6 +34,15 @@ OTHERS: dict[str, Any] = {
     "grafanaDashboard.labels": {"dashboards": "yes"}, "shards": [], "nodeSelector": {"a": "b"},
 }  # fmt: skip
 """Values that the set `everything` leaves as they are, or that it needs to be as they are."""
+LOADTESTER: dict[str, Any] = {
+    "loadtester.enabled": True, "loadtester.name": "loadtester", "loadtester.namespace": "test",
+    "loadtester.image": "loadtester:1", "loadtester.namespaceRegexp": "^prod-", "loadtester.timeout": "30m", "loadtester.releases": False,
+    "loadtester.existingClaim": "gates", "loadtester.tokenSecret": "gates", "loadtester.from": [{"podSelector": {}}],
+    "loadtester.extraArgs": ["--enable-helm"], "loadtester.resources.requests.cpu": "1",
+    "loadtester.resources.requests.memory": "1Gi", "loadtester.resources.limits.memory": "2Gi",
+}  # fmt: skip
+"""Values that count only with a load tester, which no set has."""
+OTHERS |= LOADTESTER
 BESIDE: dict[str, dict[str, Any]] = {
     "fullnameOverride": {"nameOverride": ""},
     "nameOverride": {"fullnameOverride": ""},
@@ -42,6 +51,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "podDisruptionBudget.maxUnavailable": {"replicas": 3, "storage.persistence.enabled": False},
     "replicas": {"storage.persistence.enabled": False},
     "storage.dataLimit": {"storage.persistence.enabled": False},
+    **{name: {"loadtester.enabled": True} for name in LOADTESTER if name != "loadtester.enabled"},
 }
 """What has to be otherwise for a value to count."""
 
