@@ -67,7 +67,7 @@ def _stopped(facts: Facts) -> Lines:
 
 def _deleting(facts: Facts) -> Lines:
     view = facts.view
-    yield Line(Kind.VERDICT, f"It is being deleted since {age(view.canary.meta.deletion_timestamp or '', facts.now)}.")
+    yield Line(Kind.VERDICT, f"It has been in deletion for {age(view.canary.meta.deletion_timestamp or '', facts.now)}.")
     if facts.target_problem:
         yield Line(Kind.BAD, f"{facts.target_problem}: what it took over cannot be given back.")
     elif view.canary.spec.revert_on_deletion:

@@ -27,7 +27,7 @@ from reconcile.api.meta import Key
 from reconcile.api.scheme import Scheme
 from reconcile.app import load_packages
 from reconcile.cli.columns import age, present
-from reconcile.cli.output import Object, clean
+from reconcile.cli.output import Object, clean, say
 from reconcile.cli.place import Place
 from reconcile.cli.target import DURATION, PATIENCE, finish
 from reconcile.errors import TimedOut
@@ -88,6 +88,7 @@ class _Watch:
         self._shown: dict[str, str] = {}
         self._trouble = ""
         self._begun = False
+        self._note = ""
 
     async def run(self) -> int:
         """To the end of the run; without a name, to the end of the time."""
@@ -130,10 +131,14 @@ class _Watch:
         """The exit code when the run has ended; None while there is one, or one is about to begin."""
         view = view_of(decoded(self._scheme, found))
         if view.phase not in RESTING:
-            self._begun = True
+            self._begun, self._note = True, ""
             return None
         if self._begun or not await self._about_to_begin(view):
             return 0 if view.phase in PASSED else 1
+        if not self._note:
+            self._note = "the target has changed: its run is about to begin"
+            if not self._console.is_terminal:
+                say("◎", self._note)
         return None
 
     async def _about_to_begin(self, view: View) -> bool:
@@ -154,6 +159,8 @@ class _Watch:
             )
             if not found:
                 parts.append(Text(f"no Canaries {self._cluster.where}"))
+            if self._note:
+                parts.append(Text(f"◎ {self._note}", style="yellow"))
             if self._trouble:
                 parts.append(Text(f"✗ {clean(self._trouble)}", style="red"))
             live.update(Group(*parts), refresh=True)
