@@ -36,7 +36,8 @@ OTHERS: dict[str, Any] = {
 """Values that the set `everything` leaves as they are, or that it needs to be as they are."""
 LOADTESTER: dict[str, Any] = {
     "loadtester.enabled": True, "loadtester.name": "loadtester", "loadtester.namespace": "test",
-    "loadtester.image": "loadtester:1", "loadtester.namespaceRegexp": "^prod-", "loadtester.timeout": "30m", "loadtester.releases": False,
+    "loadtester.image": "loadtester:1",
+    "loadtester.namespaceRegexp": "^prod-", "loadtester.timeout": "30m", "loadtester.releases": False,
     "loadtester.existingClaim": "gates", "loadtester.tokenSecret": "gates", "loadtester.from": [{"podSelector": {}}],
     "loadtester.extraArgs": ["--enable-helm"], "loadtester.resources.requests.cpu": "1",
     "loadtester.resources.requests.memory": "1Gi", "loadtester.resources.limits.memory": "2Gi",
