@@ -7,6 +7,8 @@ not ours to end.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,8 +33,11 @@ from canary.plan import HookType, hooks_of
 from canary.seen import Step
 from canary.status import Present, phase_of, shown_checks, written
 from canary.tick import ACTION, Tick
-from reconcile.errors import Conflict
+from reconcile.errors import Conflict, ReconcileError
 from reconcile.ports.clock import parse_timestamp, timestamp
+from reconcile.runtime.logs import get_logger
+
+log = get_logger("canary")
 
 TRIES = 5
 """How often a status that somebody else has written meanwhile is written on top of theirs."""
@@ -41,10 +46,40 @@ TRIES = 5
 async def act(tick: Tick, step: Step) -> None:
     """Carry out a step, then write what is left. Raises Problem when an effect fails, Conflict when the Canary is not ours."""
     _note_waits(tick, step)
-    for effect in step.effects:
-        tick.tools.fence()
-        await _carry_out(effect, tick)
-    await write_pending(tick)
+    alerts: list[asyncio.Task[None]] = []
+    try:
+        for place, effect in enumerate(step.effects):
+            tick.tools.fence()
+            if isinstance(effect, Alert):
+                # Chats may be slow, and what follows may be a rollback: they are told beside it, one alert after the other.
+                alerts.append(asyncio.create_task(_alert(effect, tick, alerts[-1:])))
+                continue
+            try:
+                await _carry_out(effect, tick)
+            except Conflict:
+                raise
+            except ReconcileError as error:
+                if not _only_counts(effect, step.effects[place:]):
+                    raise
+                log.error("the failed check could not be written, rolling back all the same", error=str(error))
+        await write_pending(tick)
+    except asyncio.CancelledError:
+        for told in alerts:
+            told.cancel()
+        raise
+    finally:
+        await asyncio.gather(*alerts, return_exceptions=True)
+
+
+async def _alert(alert: Alert, tick: Tick, before: Sequence[asyncio.Task[None]]) -> None:
+    site = tick.site
+    await asyncio.gather(*before)
+    await tick.tools.alerts.send(site, alert.message, alert.severity, details=alert.details)
+
+
+def _only_counts(effect: Effect, rest: Sequence[Effect]) -> bool:
+    """Whether this notes a failed check for which traffic is taken away next: that needs no note."""
+    return isinstance(effect, Write) and effect.failed is not None and any(isinstance(each, Route) for each in rest)
 
 
 def _note_waits(tick: Tick, step: Step) -> None:
@@ -67,8 +102,6 @@ async def _carry_out(effect: Effect, tick: Tick) -> None:
     match effect:
         case Say():
             await tick.say(effect.kind, effect.message, effect.phase)
-        case Alert():
-            await tick.tools.alerts.send(site, effect.message, effect.severity, details=effect.details)
         case Route():
             await _route(effect, tick)
         case ScaleUp():
@@ -110,8 +143,8 @@ async def _route(effect: Route, tick: Tick) -> None:
 
 async def _promote(tick: Tick) -> None:
     # The target may have moved while hooks and metrics were asked: what was not judged is not promoted.
-    now = await tick.workload.target(tick.canary)
-    if now.revision != tick.found.revision:
+    now, configs = await tick.workload.target(tick.canary), await tick.workload.configs(tick.site)
+    if now.revision != tick.found.revision or configs != tick.configs:
         raise Problem(f"{tick.site.target}.{tick.site.namespace} has got a newer revision meanwhile, it is analysed first")
     await tick.workload.promote(tick.site)
 
@@ -139,6 +172,8 @@ async def _post_rollout(effect: PostRollout, tick: Tick) -> None:
 
 async def _write(tick: Tick, write: Write) -> None:
     resource, began = tick.stored, phase_of(tick.stored.status)
+    if tick.uncounted and write.failed is None and write.phase is None:
+        write = replace(write, failed=tick.uncounted)
     pending, tick.pending = tick.pending, {}
     for _ in range(TRIES):
         status = written(resource.status, write, await _present(tick)).model_copy(update=_fitting(write, pending))
@@ -149,6 +184,10 @@ async def _write(tick: Tick, write: Write) -> None:
             if resource.meta.uid != tick.canary.meta.uid or phase_of(resource.status) is not began:
                 raise
             continue
+        except ReconcileError:
+            tick.unwritten, tick.uncounted = True, write.failed or tick.uncounted
+            raise
+        tick.unwritten, tick.uncounted = False, 0
         tick.stored = found
         tick.site = replace(tick.site, canary=replace(tick.canary, meta=found.meta, status=found.status))
         show_phase(tick)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from canary.act import act, show_phase, write_pending
 from canary.api import CANARY, CanarySpec, CanaryStatus, TargetRef
+from canary.census import Census
 from canary.deletion import FINALIZER, finalise
-from canary.effects import Write
+from canary.effects import Route, Write
 from canary.errors import Problem
 from canary.following import Following, following
 from canary.machine import decide, initialized, primary_failed
@@ -26,10 +26,11 @@ from canary.phases import Phase
 from canary.plan import Strategy, make_plan
 from canary.prepare import PrimaryNotReady, TargetUnreadable, cannot_mirror, prepare, read_target, validate
 from canary.routing import make_router
-from canary.routing.base import Router
+from canary.routing.base import ALL_PRIMARY, Router
 from canary.seen import Ask, Seen, Step
 from canary.site import Site
-from canary.status import Present, due_of, phase_of, refused, written
+from canary.status import Present, accepted, due_of, phase_of, refused, written
+from canary.stopwatches import Stopwatches
 from canary.tick import ACTION, PAUSE, Tick, Tools
 from canary.workload import make_workload
 from canary.workload.autoscaler import make_scaler
@@ -37,9 +38,9 @@ from canary.workload.base import Workload
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource, Resource
 from reconcile.errors import Conflict, NotFound, ReconcileError
-from reconcile.ports.clock import parse_timestamp, timestamp
+from reconcile.ports.clock import timestamp
 from reconcile.ports.objects import Moved, Objects
-from reconcile.ports.store import Change, ChangeType
+from reconcile.ports.store import Change
 from reconcile.runtime.logs import get_logger
 from reconcile.runtime.loop import KeyedLoop, Surroundings
 from reconcile.runtime.outcome import Success, Verdict
@@ -50,6 +51,8 @@ RESYNC = 600.0
 """Seconds after which a resting Canary is looked at although nothing has changed: what no watch tells is seen then."""
 TERMINATING = 5.0
 """Seconds between two looks at a Canary that gives back what it took over."""
+PATIENCE = 30.0
+"""Seconds that such a Canary may wait for its target without a word."""
 EARLY = 0.05
 """Seconds by which a tick may begin before it is due: timers are not exact."""
 AGAIN = 1.0
@@ -75,37 +78,13 @@ class _Memory:
     shown: bool = False
     """Whether its phase is in the metrics."""
     deleted_in: Phase | None = None
-
-
-class Stopwatches:
-    """Seconds since moments that statuses keep, by a clock that does not jump.
-
-    A moment that is met for the first time is placed by the wall clock, as it may be from before our start; from then on only our
-    own steady clock counts, so that a jump of the wall clock lets no deadline pass.
-    """
-
-    def __init__(self, now: Callable[[], datetime], steady: Callable[[], float]) -> None:
-        self._now, self._steady = now, steady
-        self._begun: dict[tuple[Key, str], tuple[str, float]] = {}
-
-    def elapsed(self, key: Key, name: str, since: str | None) -> float:
-        """Seconds since the moment `since` (RFC 3339) of this name; 0 without one."""
-        if not since:
-            self._begun.pop((key, name), None)
-            return 0.0
-        known = self._begun.get((key, name))
-        if known is None or known[0] != since:
-            try:
-                spent = max(0.0, (self._now() - parse_timestamp(since)).total_seconds())
-            except ValueError:
-                spent = 0.0
-            known = self._begun[key, name] = (since, self._steady() - spent)
-        return self._steady() - known[1]
-
-    def forget(self, key: Key) -> None:
-        """Forget the moments of an object."""
-        for known in [entry for entry in self._begun if entry[0] == key]:
-            del self._begun[known]
+    waits_for: str = ""
+    """What a Canary that is to go waits for, as it was told last."""
+    unwritten: bool = False
+    uncounted: int = 0
+    """See `Tick`: what a status that could not be written does not have."""
+    road: tuple[Router, Site] | None = None
+    """By what the last tick routed."""
 
 
 class CanaryLoop(KeyedLoop):
@@ -127,10 +106,7 @@ class CanaryLoop(KeyedLoop):
         self._workloads: dict[tuple[str, str], Workload] = {}
         self._routers: dict[str, Router] = {}
         self._stopwatches = Stopwatches(tools.clock.now, tools.clock.monotonic)
-        self._counts: dict[str, set[Key]] = {}
-        self._target_of: dict[Key, tuple[str, str, str]] = {}
-        self._owners: dict[tuple[str, str, str], set[Key]] = {}
-        self.notes.append(self._count)
+        self.notes.append(Census(tools.exported).note)
         tools.objects.subscribe(self._moved)
         if mesh is not tools.objects:
             mesh.subscribe(self._moved)
@@ -150,36 +126,6 @@ class CanaryLoop(KeyedLoop):
             return True
         old, new = change.old.meta.annotations, change.new.meta.annotations
         return any(old.get(name) != new.get(name) for name in (ACTION, PAUSE))
-
-    def _count(self, change: Change) -> None:
-        key = change.new.key
-        known = self._counts.setdefault(key.namespace, set())
-        if change.type is ChangeType.DELETED:
-            known.discard(key)
-        else:
-            known.add(key)
-        self._tools.exported.total(key.namespace, len(known))
-        if not known:
-            del self._counts[key.namespace]
-        self._share(change)
-
-    def _share(self, change: Change) -> None:
-        """Note whose target this is. Two Canaries of one target undo each other's work: that is said, as Flagger says it."""
-        key, ref = change.new.key, change.new.spec.target_ref
-        target = (key.namespace, ref.kind, ref.name)
-        before = self._target_of.pop(key, None)
-        if before is not None:
-            self._owners[before].discard(key)
-            if not self._owners[before]:
-                del self._owners[before]
-        if change.type is ChangeType.DELETED:
-            return
-        self._target_of[key] = target
-        owners = self._owners.setdefault(target, set())
-        owners.add(key)
-        if len(owners) > 1 and before != target:
-            names = ", ".join(sorted(map(str, owners)))
-            log.error("canaries have the same target", target="/".join(target), canaries=names)
 
     async def _gone(self, resource: AnyResource) -> None:
         key = resource.key
@@ -205,6 +151,9 @@ class CanaryLoop(KeyedLoop):
         canary = await self._finalizers(canary)
         if wrong := validate(tick.site) or cannot_mirror(tick):
             return await self._invalid(tick, memory, wrong)
+        good = accepted(canary.status, canary.spec.target_ref.kind, tick.now)
+        if canary.status.phase and good is not canary.status:
+            canary = await self._tools.store.write_status(canary, good)
         if canary.spec.suspend:
             if not memory.told_suspended:
                 await tick.say("Normal", "skipping canary run as object is suspended")
@@ -286,11 +235,15 @@ class CanaryLoop(KeyedLoop):
             memory.deleted_in = tick.phase
         tick.phase = memory.deleted_in
         try:
-            done = await finalise(tick)
+            waits_for = await finalise(tick)
         except Problem as error:
-            await tick.say("Warning", str(error))
+            await self._warn(tick, str(error))
             return Verdict(after=min(30.0, tick.plan.interval), result="requeue_after")
-        return None if done else Verdict(after=TERMINATING, result="requeue_after")
+        waited = self._stopwatches.elapsed(tick.canary.key, "phase", tick.site.status.phase_since)
+        if waits_for and waits_for != memory.waits_for and waited > PATIENCE:
+            memory.waits_for = waits_for
+            await tick.say("Warning", waits_for)
+        return Verdict(after=TERMINATING, result="requeue_after") if waits_for else None
 
     # --- when
 
@@ -305,7 +258,8 @@ class CanaryLoop(KeyedLoop):
             if left <= EARLY and await self._died_after_routing(tick):
                 left = tick.plan.interval
             memory.due, memory.generation = now + left, tick.canary.meta.generation
-        left = memory.due - now
+        left = min(memory.due - now, tick.plan.interval)  # the interval may have become shorter
+        memory.due = now + left
         if left <= EARLY:
             return None
         if tick.phase in RESTING:
@@ -368,7 +322,12 @@ class CanaryLoop(KeyedLoop):
             show_phase(tick)
         tick.due = tick.now + timedelta(seconds=memory.due - began)
         started, before = time.perf_counter(), tick.phase
-        result = await self._run(tick, memory)
+        tick.unwritten, tick.uncounted = memory.unwritten, memory.uncounted
+        try:
+            result = await self._run(tick, memory)
+        finally:
+            memory.unwritten, memory.uncounted = tick.unwritten, tick.uncounted
+            self._start_stopwatches(tick)
         if tick.analysed:
             exported.duration(tick.site, time.perf_counter() - started)
         exported.tick(result, lateness if before not in RESTING else 0.0)
@@ -396,10 +355,18 @@ class CanaryLoop(KeyedLoop):
         memory.blocked, memory.stirred = "", False
         try:
             try:
+                await self._leave_road(tick, memory)
                 await prepare(tick)
+                memory.road = tick.router, tick.site
             except PrimaryNotReady as error:
                 memory.blocked = "primary"
                 return await self._primary_not_ready(tick, error)
+            except TargetUnreadable:
+                raise
+            except Problem as error:
+                if tick.phase not in RUNNING:
+                    raise
+                tick.hindered = str(error)
             if tick.initializing:
                 tick.configs = await tick.workload.configs(tick.site)
                 await act(tick, initialized(self._seen(tick)))
@@ -408,29 +375,90 @@ class CanaryLoop(KeyedLoop):
             return await self._decide(tick, seen)
         except TargetUnreadable as error:
             memory.blocked = "target"
-            await tick.say("Warning", str(error))
+            await self._warn(tick, str(error))
+            if error.missing and tick.phase in RUNNING | ENDING:
+                await self._without_target(tick)
         except Problem as error:
             memory.blocked = memory.blocked or "other"
-            await tick.say("Warning", str(error))
+            await self._warn(tick, str(error))
         except Conflict as error:
             log.info("somebody else has moved the canary, beginning anew", error=str(error))
+            memory.blocked = "other"
             self.add(tick.canary.key)
             return "conflict"
         except ReconcileError as error:
             memory.blocked = "other"
             log.error("tick failed", error=str(error))
-            await tick.say("Warning", str(error))
+            await self._warn(tick, str(error))
+        except Exception as error:
+            memory.blocked = "other"
+            await self._warn(tick, f"internal error: {type(error).__name__}, see the log of the controller")
+            raise
         return "error"
 
+    async def _warn(self, tick: Tick, text: str) -> None:
+        """Say what went wrong, unless it went wrong because somebody else leads: that one has its own to say."""
+        try:
+            self._tools.fence()
+        except ReconcileError as error:
+            log.info("not said, as somebody else leads", error=str(error), message=text)
+            return
+        await tick.say("Warning", text)
+
+    async def _leave_road(self, tick: Tick, memory: _Memory) -> None:
+        """Take the canary's share off the routes of before, when an edit during a run has named another provider or Service.
+
+        They stay where they are, and may still be used.
+        """
+        if memory.road is None or tick.phase not in RUNNING | ENDING:
+            return
+        router, site = memory.road
+        if (site.provider, site.apex) != (tick.site.provider, tick.site.apex):
+            self._tools.fence()
+            await router.set_weights(site, ALL_PRIMARY)
+
+    async def _without_target(self, tick: Tick) -> None:
+        """There is nothing that could answer: all traffic goes to the primary, and the run begins anew when there is."""
+        try:
+            live = await tick.router.weights(tick.site)
+            if live != ALL_PRIMARY:
+                await act(tick, Step((Route(ALL_PRIMARY), Write(weight=0, iterations=0))))
+        except ReconcileError as error:
+            await self._warn(tick, str(error))
+
     async def _decide(self, tick: Tick, seen: Seen) -> str:
-        decision = decide(seen)
+        decision, asked = decide(seen), False
         while isinstance(decision, Ask):
             seen = seen.answered(decision.question, await ask(tick, decision.question))
-            decision = decide(seen)
+            decision, asked = decide(seen), True
+        if asked:
+            await self._still_wanted(tick)
         await act(tick, decision)
         if tick.phase in RESTING and not decision.effects:
             self._tools.exported.status(tick.site, tick.phase.value)
         return "held" if decision.held else "step" if decision.effects else "nothing"
+
+    async def _still_wanted(self, tick: Tick) -> None:
+        """Raise Conflict when the Canary was suspended or deleted while hooks and metrics were asked, which may take long."""
+        key = tick.canary.key
+        try:
+            now = await self._tools.store.get("Canary", key)
+        except NotFound as error:
+            raise Conflict(f"Canary {key} is gone") from error
+        if now.meta.uid != tick.canary.meta.uid or now.meta.deletion_timestamp or now.spec.suspend:
+            raise Conflict(f"Canary {key} was deleted or suspended meanwhile")
+
+    def _start_stopwatches(self, tick: Tick) -> None:
+        """From the moment in which the status got them: a jump of the wall clock before the next look counts for nothing then."""
+        status, key = tick.site.status, tick.canary.key
+        since = {
+            "phase": status.phase_since,
+            "hold": status.hold_since,
+            "gate": status.gate_since,
+            "not ready": status.not_ready_since,
+        }
+        for name, moment in since.items():
+            self._stopwatches.elapsed(key, name, moment)
 
     async def _primary_not_ready(self, tick: Tick, error: PrimaryNotReady) -> str:
         elapsed = self._stopwatches.elapsed(tick.canary.key, "not ready", tick.site.status.not_ready_since)

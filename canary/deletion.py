@@ -10,26 +10,25 @@ from dataclasses import replace
 from canary.effects import Write
 from canary.errors import Problem
 from canary.phases import Phase
-from canary.prepare import read_target
+from canary.prepare import TargetUnreadable, read_target
 from canary.status import Present, phase_of, written
 from canary.tick import Tick
 from canary.workload.services import give_back_apex
-from reconcile.errors import ReconcileError
+from reconcile.errors import NotFound, ReconcileError
 
 FINALIZER = "finalizer.flagger.app"
 
 
-async def finalise(tick: Tick) -> bool:
-    """One look at a Canary that is to go; whether it may go now. Raises Problem; the finalizer stays until all is given back."""
+async def finalise(tick: Tick) -> str:
+    """One look at a Canary that is to go; why it may not go yet, empty when it may.
+
+    Raises:
+        Problem: Something cannot be given back; the finalizer stays until all is.
+    """
     await _announce(tick)
-    await read_target(tick)
+    if waits := await _pods_given_back(tick):
+        return waits
     site = tick.site
-    if tick.scaler is not None:
-        await tick.scaler.resume(site)
-    await tick.workload.give_back(site)
-    readiness = await tick.workload.canary_ready(site)
-    if not readiness.ready:
-        return False
     if site.spec.target_ref.kind != "Service":
         await give_back_apex(tick.tools.objects, site)
     await tick.router.revert(site)
@@ -40,7 +39,25 @@ async def finalise(tick: Tick) -> bool:
     except ReconcileError as error:
         raise Problem(f"removing the finalizer of {site.name}.{site.namespace} failed: {error}") from error
     await tick.say("Normal", f"Terminated canary {site.name}.{site.namespace}")
-    return True
+    return ""
+
+
+async def _pods_given_back(tick: Tick) -> str:
+    """Give the target its pods; why it cannot take the traffic yet. A target or autoscaler that went first is not waited for."""
+    try:
+        await read_target(tick)
+    except TargetUnreadable as error:
+        if error.missing:
+            return ""
+        raise
+    if tick.scaler is not None:
+        try:
+            await tick.scaler.resume(tick.site)
+        except Problem as error:
+            if not isinstance(error.__cause__, NotFound):
+                raise
+    await tick.workload.give_back(tick.site)
+    return (await tick.workload.canary_ready(tick.site)).text
 
 
 async def _announce(tick: Tick) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from canary.errors import Problem
 from canary.hooks import HookFailed
 from canary.metrics.base import Check, Verdict
 from canary.phases import Phase
 from canary.plan import HookType, hooks_of
-from canary.routing.base import ALL_PRIMARY
+from canary.routing.base import Weights
 from canary.seen import Question, Reply, Seen, Wish
 from canary.status import known_configs, tracked
 from canary.tick import ACTION, PAUSE, Tick
@@ -22,7 +23,8 @@ Elapsed = Callable[[str, str | None], float]
 
 WISHES: Mapping[Phase, frozenset[Wish]] = {
     **dict.fromkeys((Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED), frozenset({Wish.RETRY})),
-    **dict.fromkeys((Phase.WAITING, Phase.PROGRESSING, Phase.WAITING_PROMOTION), frozenset({Wish.PROMOTE, Wish.ROLLBACK})),
+    **dict.fromkeys((Phase.PROGRESSING, Phase.WAITING_PROMOTION), frozenset({Wish.PROMOTE, Wish.ROLLBACK})),
+    Phase.WAITING: frozenset(Wish),
 }
 """What can be asked for in which phase."""
 RESTING = {Phase.INITIALIZED, Phase.SUCCEEDED, Phase.FAILED}
@@ -31,10 +33,12 @@ ENDING = {Phase.PROMOTING, Phase.FINALISING}
 
 
 async def observe(tick: Tick, elapsed: Elapsed) -> Seen:
-    """All that is known before anybody is asked. Raises Problem when something cannot be read: that is never a change."""
+    """All that is known before anybody is asked.
+
+    What cannot be read is never a change. It raises Problem, but for what a run can be rolled back without: that only hinders it.
+    """
     site, plan, status = tick.site, tick.plan, tick.site.status
-    tick.configs = await tick.workload.configs(site)
-    changed, reverted = await detect(tick)
+    changed, reverted = await _changes(tick)
     forget_wish(tick)
     idle = tick.phase in RESTING and not changed and not reverted and wish_of(tick) is None
     seen = Seen(
@@ -43,7 +47,7 @@ async def observe(tick: Tick, elapsed: Elapsed) -> Seen:
         kind=site.spec.target_ref.kind,
         plan=plan,
         phase=tick.phase,
-        failed=status.failed_checks or 0,
+        failed=max(status.failed_checks or 0, tick.uncounted),
         iterations=status.iterations or 0,
         changed=changed,
         reverted=reverted,
@@ -53,19 +57,50 @@ async def observe(tick: Tick, elapsed: Elapsed) -> Seen:
         waited=elapsed("phase", status.phase_since),
         held=elapsed("hold", status.hold_since),
         gated=elapsed("gate", status.gate_since),
+        unwritten=tick.unwritten,
     )
     if idle:
+        if status.not_ready_since:
+            tick.pending["not_ready_since"] = None  # nothing is waited for any more
         return seen
     primary, ready = await tick.workload.primary_ready(site), READY
     if tick.phase in RUNNING | ENDING:
         ready = await tick.workload.canary_ready(site)
-    live = await tick.router.weights(site) if tick.phase is not Phase.INITIALIZING else ALL_PRIMARY
-    tick.tools.exported.weights(site, live.primary, live.canary)
+    live = await _live(tick)
     primary, ready = _overdue(tick, elapsed, primary), _overdue(tick, elapsed, ready)
     waiting = not (primary.ready and ready.ready)
     if waiting != bool(status.not_ready_since):
         tick.pending["not_ready_since"] = timestamp(tick.now) if waiting else None
-    return replace(seen, live=live, primary=primary, ready=ready)
+    return replace(seen, live=live, primary=primary, ready=ready, hindered=tick.hindered)
+
+
+async def _changes(tick: Tick) -> tuple[bool, bool]:
+    """See `detect`. In a run, configuration that cannot be read is taken to be what it was."""
+    known = None
+    try:
+        tick.configs = await tick.workload.configs(tick.site)
+        known = tick.configs
+        return await detect(tick)
+    except Problem as error:
+        if tick.phase not in RUNNING:
+            raise
+        tick.hindered = tick.hindered or str(error)
+        if known is None:
+            tick.configs = known_configs(tick.site.status)
+        return tick.found.revision != tick.site.status.last_applied_spec, False
+
+
+async def _live(tick: Tick) -> Weights:
+    """The weights of the routes; in a run whose routes cannot be read, those that were set last."""
+    try:
+        live = await tick.router.weights(tick.site)
+    except Problem as error:
+        if tick.phase not in RUNNING | ENDING:
+            raise
+        tick.hindered = tick.hindered or str(error)
+        return Weights.at(tick.site.status.canary_weight or 0)
+    tick.tools.exported.weights(tick.site, live.primary, live.canary)
+    return live
 
 
 def _overdue(tick: Tick, elapsed: Elapsed, readiness: Readiness) -> Readiness:
@@ -91,10 +126,11 @@ async def detect(tick: Tick) -> tuple[bool, bool]:
         return True, False
     revision_moved = target.revision != applied
     configs_moved = dict(tick.configs or {}) != known_configs(status)
+    if not revision_moved and not configs_moved and tick.phase is not Phase.WAITING:
+        return False, False  # while a gate is closed it is the one before that counts as in work
+    same = tick.phase not in ENDING and await tick.workload.same_as_primary(tick.site)
     if not revision_moved and not configs_moved:
-        return False, False
-    promoted = bool(status.last_promoted_spec)
-    same = promoted and tick.phase not in ENDING and await tick.workload.same_as_primary(tick.site)
+        return False, same
     if tick.phase in {Phase.INITIALIZED, Phase.SUCCEEDED}:
         if same:
             _adopt(tick)
@@ -120,8 +156,8 @@ def wish_of(tick: Tick) -> Wish | None:
     text = tick.site.canary.meta.annotations.get(ACTION, "")
     if not text or text == tick.site.status.last_handled_action:
         return None
-    word = text.split()[0].lower()
-    return Wish(word) if word in WISHES.get(tick.phase, ()) else None
+    words = text.lower().split()
+    return Wish(words[0]) if words and words[0] in WISHES.get(tick.phase, ()) else None
 
 
 def forget_wish(tick: Tick) -> None:

@@ -15,6 +15,7 @@ from canary.site import Site
 from canary.tick import Tick
 from canary.workload.base import Readiness
 from canary.workload.services import ensure_apex, ensure_backends
+from reconcile.errors import NotFound
 
 
 class PrimaryNotReady(Problem):
@@ -26,7 +27,15 @@ class PrimaryNotReady(Problem):
 
 
 class TargetUnreadable(Problem):
-    """The target cannot be read, or is no target."""
+    """The target cannot be read, or is no target.
+
+    Attributes:
+        missing: There is none, for sure.
+    """
+
+    def __init__(self, message: str, *, missing: bool) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 def validate(site: Site) -> str:
@@ -83,7 +92,7 @@ async def read_target(tick: Tick) -> None:
     try:
         target = await tick.workload.target(tick.canary)
     except Problem as error:
-        raise TargetUnreadable(str(error)) from error
+        raise TargetUnreadable(str(error), missing=isinstance(error.__cause__, NotFound)) from error
     tick.target = target
     tick.site = replace(tick.site, label=target.label, value=target.value, ports=target.ports)
 

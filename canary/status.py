@@ -133,7 +133,7 @@ def conditions(present: Sequence[CanaryCondition] | None, phase: Phase, kind: st
 
 
 def refused(status: CanaryStatus, why: str, now: datetime) -> CanaryStatus:
-    """`status` of a Canary whose spec cannot be carried out, the same when it says so already; any later write makes it good."""
+    """`status` of a Canary whose spec cannot be carried out, the same when it says so already."""
     old = next((entry for entry in status.conditions or () if entry.type == PROMOTED), None)
     if old is not None and (old.reason, old.message) == (INVALID, why):
         return status
@@ -142,6 +142,13 @@ def refused(status: CanaryStatus, why: str, now: datetime) -> CanaryStatus:
         type=PROMOTED, status="False", reason=INVALID, message=why, last_update_time=stamp, last_transition_time=stamp
     )
     return status.model_copy(update={"conditions": [condition]})
+
+
+def accepted(status: CanaryStatus, kind: str, now: datetime) -> CanaryStatus:
+    """`status` of a Canary whose spec can be carried out: the same, unless it says that it cannot."""
+    if not any(entry.reason == INVALID for entry in status.conditions or ()):
+        return status
+    return status.model_copy(update={"conditions": conditions(status.conditions, phase_of(status), kind, now)})
 
 
 def shown_checks(checks: Sequence[Check]) -> list[MetricCheck]:

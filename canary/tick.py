@@ -63,6 +63,9 @@ class Tick:
         measured: What the metrics said, if they were asked.
         pending: Fields of the status that go with the next write.
         analysed: Whether the tick got as far as its checks.
+        hindered: Why the run cannot go on, though it can be rolled back.
+        unwritten: The status could not be written when it was tried last.
+        uncounted: Failed checks of the run, with those that could not be written.
     """
 
     tools: Tools
@@ -82,6 +85,9 @@ class Tick:
     measured: tuple[Check, ...] | None = None
     pending: dict[str, Any] = field(default_factory=dict)
     analysed: bool = False
+    hindered: str = ""
+    unwritten: bool = False
+    uncounted: int = 0
 
     @property
     def canary(self) -> CanaryResource:
@@ -106,7 +112,8 @@ class Tick:
     @property
     def initializing(self) -> bool:
         """Whether the primary has never had a revision yet."""
-        return self.phase in {Phase.NEW, Phase.INITIALIZING} or not self.site.status.last_promoted_spec
+        never = self.phase is Phase.FAILED and not self.site.status.last_promoted_spec
+        return never or self.phase in {Phase.NEW, Phase.INITIALIZING}
 
     async def say(self, kind: Kind, message: str, phase: Phase | None = None) -> None:
         """Tell an event."""
