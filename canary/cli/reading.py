@@ -137,10 +137,10 @@ async def _workloads(g: _Gathering, facts: Facts) -> Facts:
         return replace(facts, target_problem=problem)
     g.site = replace(g.site, label=target.label, value=target.value, ports=target.ports)
     configs, configs_problem = await g.ask(g.workload.configs(g.site))
-    primary, _ = await g.ask(g.workload.primary_ready(g.site))
+    primary = await _readiness(g, g.workload.primary_ready(g.site))
     ready: Readiness | None = None
     if g.view.phase in {Phase.PROGRESSING, Phase.WAITING_PROMOTION, Phase.PROMOTING, Phase.FINALISING}:
-        ready, _ = await g.ask(g.workload.canary_ready(g.site))
+        ready = await _readiness(g, g.workload.canary_ready(g.site))
     same = None
     if g.view.canary.status.last_promoted_spec:
         same, _ = await g.ask(g.workload.same_as_primary(g.site))
@@ -149,6 +149,12 @@ async def _workloads(g: _Gathering, facts: Facts) -> Facts:
     return replace(
         facts, target=target, configs_problem=configs_problem, primary=primary, ready=ready, same=same, changed=changed
     )
+
+
+async def _readiness(g: _Gathering, work: Awaitable[Readiness]) -> Readiness | None:
+    """Whether a workload is ready; one that cannot be found is not."""
+    found, problem = await g.ask(work)
+    return Readiness(False, problem) if problem else found
 
 
 def changed_since(view: View, target: Target, configs: Mapping[str, str] | None, *, same: bool) -> bool:

@@ -206,7 +206,7 @@ def _failed(facts: Facts) -> Lines:
     if facts.changed:
         yield Line(Kind.WAITS, "The target has changed since: a run begins when the service looks next.")
         if facts.primary is not None and not facts.primary.ready:
-            yield Line(Kind.BAD, f"{facts.primary.text}: no run begins while the primary is not ready.")
+            yield Line(Kind.NOTE, "No run begins while the primary is not ready.")
         return
     yield Line(Kind.NOTE, "The revision that failed is not tried again by itself.")
     yield Line(Kind.DO, f"Give the target a new revision, or the one before; or try this one again: {command('retry', view)}")

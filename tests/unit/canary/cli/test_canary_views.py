@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from rich.console import Console
 
@@ -30,7 +32,7 @@ def test_durations_end_without_zeros(seconds: float, text: str) -> None:
         ({"iterations": 3}, ()),
     ],
 )
-def test_the_ladder_is_that_of_the_machine(analysis: dict[str, object], weights: tuple[int, ...]) -> None:
+def test_the_ladder_is_that_of_the_machine(analysis: dict[str, Any], weights: tuple[int, ...]) -> None:
     assert rungs(view("Progressing", **analysis).plan) == weights
 
 
@@ -61,7 +63,7 @@ def test_a_long_ladder_is_cut_around_the_present_step() -> None:
         ("Failed", {"canaryWeight": 100}, {}, "100%"),
     ],
 )
-def test_progress(phase: str, status: dict[str, object], analysis: dict[str, object], shown: str) -> None:
+def test_progress(phase: str, status: dict[str, Any], analysis: dict[str, Any], shown: str) -> None:
     assert progress(view(phase, status, **analysis)) == shown
 
 
