@@ -150,6 +150,10 @@ class Gates:
         """Answer no on this path, until it is opened."""
         self._receiver.script(path, *[Reply(403, text.encode())] * 1000)
 
+    def hang(self, path: str) -> None:
+        """Do not answer the next request on this path."""
+        self._receiver.script(path, Reply(hang=True))
+
     def open(self, path: str) -> None:
         """Answer yes."""
         self._loop.call_soon_threadsafe(self._receiver._scripts.pop, path, None)
@@ -180,10 +184,11 @@ class NameProxy:
 
     Args:
         places: By host name, the address (`http://127.0.0.1:port`) that stands for it. Other hosts get 502.
+        inside: The same for addresses (`http://NAME`) within bodies.
     """
 
-    def __init__(self, places: Mapping[str, str]) -> None:
-        self.places = dict(places)
+    def __init__(self, places: Mapping[str, str], inside: Mapping[str, str] | None = None) -> None:
+        self.places, self.inside = dict(places), dict(inside or {})
         self.asked: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -211,14 +216,16 @@ class NameProxy:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                for name, place in proxy.inside.items():
+                    body = body.replace(name.encode(), place.encode())
                 parts = urlsplit(self.path)
                 proxy.asked.append(self.path)
-                place = proxy.places.get(parts.hostname or "")
-                if place is None:
+                known = proxy.places.get(parts.hostname or "")
+                if known is None:
                     self.answer(502, f"no such host {parts.hostname}".encode())
                     return
                 headers = {"Content-Type": self.headers.get("Content-Type", "")}
-                found = httpx.post(f"{place}{parts.path}", content=body, headers=headers, timeout=60.0, trust_env=False)
+                found = httpx.post(f"{known}{parts.path}", content=body, headers=headers, timeout=60.0, trust_env=False)
                 self.answer(found.status_code, found.content)
 
             def answer(self, status: int, body: bytes) -> None:
@@ -246,26 +253,39 @@ class World:
     gates: Gates
     history: History
     proxy: NameProxy
-    metrics_port: int = 0
+    services: dict[str, Service] = field(default_factory=dict)
 
     @property
     def api(self) -> KubeApi:
         """The API as administrator."""
         return self.lab.api
 
-    def replica(self, name: str = "flagger") -> Replica:
-        """A process of the service, not started."""
-        return self.lab.replica(name, HTTP_PROXY=self.proxy.url)
+    def service(self, name: str = "flagger", *flags: str, namespace: str = "", prometheus: str = "") -> Service:
+        """A process of the service, not started: for all namespaces, or for one, with this Prometheus or that of the world."""
+        surroundings = {"HTTP_PROXY": self.proxy.url, **({"RUNTIME_NAMESPACE": namespace} if namespace else {})}
+        replica = self.lab.replica(name, **surroundings)
+        scope = ("--watch-all-namespaces=false",) if namespace else ()
+        metrics = ("--metrics-server", prometheus or self.prometheus.url)
+        self.services[name] = Service(replica, ("--controllers", "canary", *metrics, *scope, *flags))
+        return self.services[name]
 
-    def flags(self, *more: str) -> tuple[str, ...]:
-        """Command line of the service: Canaries, everywhere, and this Prometheus."""
+
+class Service:
+    """One process of the service that runs Canaries, and how it is started."""
+
+    def __init__(self, replica: Replica, flags: Sequence[str]) -> None:
+        self.replica, self.flags = replica, tuple(flags)
+        self.metrics_port = 0
+
+    def start(self, *, ready: bool = True) -> Self:
+        """Start it (again)."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.metrics_port = listening.getsockname()[1]
-        metrics = ("--metrics-server", self.prometheus.url, "--metrics-addr", f"127.0.0.1:{self.metrics_port}")
-        return ("--controllers", "canary", *metrics, *more)
+        self.replica.start(*self.flags, "--metrics-addr", f"127.0.0.1:{self.metrics_port}", ready=ready)
+        return self
 
     def exported(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        """The metrics of the service by name and labels."""
+        """Its metrics by name and labels."""
         text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20.0, trust_env=False).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
@@ -302,20 +322,24 @@ class Told:
 
 @dataclass
 class Stage:
-    """The namespace of one story, where all objects are called `web`.
+    """The namespace of one story, where all objects have one name.
 
     Attributes:
+        name: Of the objects.
         demand: Ready pods that there have to be at every moment.
         began: Resource version from which on the demand is covered; set by `bootstrap`.
         ended: Resource version up to which that is asked for; 0 for ever.
+        served_by: The process of the service that is asked for metrics.
         notes: What a story wants to tell its test.
     """
 
     world: World
     namespace: str
+    name: str = "web"
     demand: int = 2
     began: int = 0
     ended: int = 0
+    served_by: str = "flagger"
     notes: dict[str, Any] = field(default_factory=dict)
 
     # --- acting
@@ -340,7 +364,7 @@ class Stage:
 
     def traffic(self, **quality: float) -> None:
         """What requests to the target are like from now on: `failing` (a share), `latency` (milliseconds)."""
-        self.world.traffic.set(self.namespace, **quality)
+        self.world.traffic.set(self.namespace, self.name, **quality)
 
     def bootstrap(self, *objects: Object, phase: str = "Initialized", wait: bool = True) -> None:
         """Make a target, a Canary and what else there is, and wait until the Canary is initialized."""
@@ -352,10 +376,10 @@ class Stage:
 
     def release(self, tag: str, *, kind: str = "Deployment", annotations: Mapping[str, str | None] | None = None) -> None:
         """A new revision of the target."""
-        changed: Object = {"spec": {"containers": [{**template("web", tag, None)["spec"]["containers"][0]}]}}
+        changed: Object = {"spec": {"containers": template(self.name, tag, None)["spec"]["containers"]}}
         if annotations:
             changed["metadata"] = {"annotations": dict(annotations)}
-        self.patch(kind, {"spec": {"template": changed}})
+        self.patch(kind, {"spec": {"template": changed}}, self.name)
 
     # --- waiting
 
@@ -410,22 +434,22 @@ class Stage:
         rest = self.events()[-len(self.texts()) :] if self.texts() else []
         return [told.text for told in rest if told.kind == "Warning"]
 
-    def statuses(self, name: str = "web") -> list[Object]:
+    def statuses(self, name: str = "") -> list[Object]:
         """Each status that a Canary had."""
-        return [version.body.get("status") or {} for version in self.chronicle.of("Canary", name)]
+        return [version.body.get("status") or {} for version in self.chronicle.of("Canary", name or self.name)]
 
     def status(self) -> Object:
         """The last one."""
         return self.statuses()[-1]
 
-    def phases(self, name: str = "web") -> list[str]:
+    def phases(self, name: str = "") -> list[str]:
         """Its phases in order."""
         return changes([status["phase"] for status in self.statuses(name) if "phase" in status])
 
-    def weights(self, kind: str = "VirtualService", name: str = "web", read: Weight | None = None) -> list[int]:
+    def weights(self, kind: str = "VirtualService", name: str = "", read: Weight | None = None) -> list[int]:
         """Weights of the canary in a route, in order."""
         read = read or istio_weight
-        found = [read(version.body) for version in self.chronicle.of(kind, name) if not version.gone]
+        found = [read(version.body) for version in self.chronicle.of(kind, name or self.name) if not version.gone]
         return changes([weight for weight in found if weight is not None])
 
     def ladder(self, field: str) -> list[int]:
@@ -438,9 +462,9 @@ class Stage:
         assert not found.gone, f"{kind} {name} is gone"
         return str(found.body["spec"]["template"]["spec"]["containers"][0]["image"]).rpartition(":")[2]
 
-    def sizes(self, name: str = "web") -> list[int]:
+    def sizes(self, name: str = "") -> list[int]:
         """The replicas that a Deployment was to have, in order."""
-        return changes([v.body["spec"]["replicas"] for v in self.chronicle.of("Deployment", name)])
+        return changes([v.body["spec"]["replicas"] for v in self.chronicle.of("Deployment", name or self.name)])
 
     def find(self, kind: str, name: str = "web") -> Object | None:
         """An object as it is now."""
@@ -449,7 +473,11 @@ class Stage:
 
     def metric(self, family: str, /, **labels: str) -> float | None:
         """A metric of the service; `namespace` is added."""
-        return self.world.exported().get((family, frozenset({**labels, "namespace": self.namespace}.items())))
+        return (
+            self.world.services[self.served_by]
+            .exported()
+            .get((family, frozenset({**labels, "namespace": self.namespace}.items())))
+        )
 
     # --- laws
 
@@ -459,19 +487,19 @@ class Stage:
         for version, now in states(self.chronicle.of()):
             if version.kind == "Pod" and self._within(version):
                 looked += 1
-                sides = [ready(now, "web-primary"), ready(now, "web")]
+                sides = [ready(now, f"{self.name}-primary"), ready(now, self.name)]
                 assert sum(sides) >= self.demand, f"{sides} pods ready at {version.revision} in {self.namespace}"
         assert looked or self.ended, "there was no pod to look at"
 
     def check_routes(self) -> None:
         """At every moment since the bootstrap a side that gets traffic has a ready pod."""
         for version, now in states(self.chronicle.of()):
-            route = now.get(("VirtualService", "web"))
+            route = now.get(("VirtualService", self.name))
             weight = istio_weight(route) if route is not None else None
             if weight is not None and self._within(version):
                 where = f"with {weight} % for the canary at {version.revision} in {self.namespace}"
-                assert weight == 100 or ready(now, "web-primary"), f"no primary {where}"
-                assert weight == 0 or ready(now, "web"), f"no canary {where}"
+                assert weight == 100 or ready(now, f"{self.name}-primary"), f"no primary {where}"
+                assert weight == 0 or ready(now, self.name), f"no canary {where}"
 
     def _within(self, version: Version) -> bool:
         return version.revision >= self.began and not (self.ended and version.revision > self.ended)
@@ -487,8 +515,9 @@ def istio_weight(found: Object) -> int | None:
     """The canary's weight in a VirtualService of ours."""
     for rule in (found.get("spec") or {}).get("http") or ():
         shares = {entry["destination"]["host"]: entry.get("weight", 0) for entry in rule.get("route") or ()}
-        if "web-canary" in shares:
-            return int(shares["web-canary"])
+        for host, weight in shares.items():
+            if host.endswith("-canary"):
+                return int(weight)
     return None
 
 
@@ -508,7 +537,7 @@ class Theatre:
         self._failures: dict[str, BaseException] = {}
 
     def start(self, name: str, story: Story, *, namespace: str = "") -> None:
-        """Begin a story."""
+        """Begin a story, in a namespace that it makes up unless told."""
         namespace = namespace or f"{name.replace('_', '-')[:40].strip('-')}-{secrets.token_hex(3)}"
         self.world.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         stage = self.stages[name] = Stage(self.world, namespace)

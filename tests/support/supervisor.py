@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class Supervisor:
         # A session of its own: Ctrl-C at the terminal reaches us alone, and we end the children in order.
         self._program = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self._partial = b""
+        self._asking = threading.Lock()
 
     @property
     def pid(self) -> int:
@@ -80,9 +82,10 @@ class Supervisor:
 
     def _ask(self, command: dict[str, Any]) -> Any:
         assert self._program.stdin
-        self._program.stdin.write(json.dumps(command).encode() + b"\n")
-        self._program.stdin.flush()
-        answer = json.loads(self._read_line())
+        with self._asking:
+            self._program.stdin.write(json.dumps(command).encode() + b"\n")
+            self._program.stdin.flush()
+            answer = json.loads(self._read_line())
         if "error" in answer:
             raise OSError(answer["error"])
         return answer["result"]
