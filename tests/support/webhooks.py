@@ -7,19 +7,24 @@ import contextlib
 import json
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class Received:
-    """One request; header names are lower case."""
+    """One request; header names are lower case.
+
+    Attributes:
+        answered: The status that it was given.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
+    answered: int = 200
 
     @property
     def data(self) -> Any:
@@ -48,16 +53,23 @@ class Reply:
 
 
 class Receiver:
-    """Answers each path by its script, then with `default`; used as an async context manager."""
+    """Answers each path by its script, then by its standing answer, then with `default`; used as an async context manager.
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    Args:
+        tls: Serve HTTPS.
+        told: Is given each request when it has come.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, told: Callable[[Received], None] | None = None) -> None:
         self.requests: list[Received] = []
         self.faults: list[str] = []
         self.default = Reply()
+        self.standing: dict[str, Reply] = {}
         self.open = 0
         """Requests that are being answered at this moment."""
         self.most_open = 0
         self._tls = tls
+        self._told = told
         self._scripts: dict[str, deque[Reply]] = {}
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,15 +142,18 @@ class Receiver:
             body = await reader.readexactly(int(headers["content-length"]))
         else:
             assert headers.get("content-length", "0") == "0", head
-        self.requests.append(Received(method, path, headers, body))
+        script = self._scripts.get(path)
+        reply = script.popleft() if script else self.standing.get(path, self.default)
+        self.requests.append(Received(method, path, headers, body, reply.status))
+        if self._told is not None:
+            self._told(self.requests[-1])
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         for count, event in self._waiters:
             if len(self.requests) >= count:
                 event.set()
         try:
-            script = self._scripts.get(path)
-            return await self._answer(script.popleft() if script else self.default, reader, writer)
+            return await self._answer(reply, reader, writer)
         finally:
             self.open -= 1
 
