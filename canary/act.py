@@ -179,7 +179,8 @@ async def _write(tick: Tick, write: Write) -> None:
         status = written(resource.status, write, await _present(tick)).model_copy(update=_fitting(write, pending))
         try:
             found: Any = await tick.tools.store.write_status(resource, status)
-        except Conflict:
+        except Conflict as error:
+            lost = error
             resource = await tick.tools.store.get("Canary", resource.key)
             if resource.meta.uid != tick.canary.meta.uid or phase_of(resource.status) is not began:
                 raise
@@ -192,7 +193,8 @@ async def _write(tick: Tick, write: Write) -> None:
         tick.site = replace(tick.site, canary=replace(tick.canary, meta=found.meta, status=found.status))
         show_phase(tick)
         return
-    raise Conflict(f"the status of Canary {resource.key} was changed by somebody else {TRIES} times in a row")
+    tick.unwritten, tick.uncounted = True, write.failed or tick.uncounted
+    raise Problem(f"the status of Canary {resource.key} was changed by somebody else {TRIES} times in a row: {lost}")
 
 
 def _fitting(write: Write, pending: dict[str, Any]) -> dict[str, Any]:
