@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import secrets
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import httpx
 import pytest
 
 from tests.support.canarylab import (
@@ -28,11 +32,13 @@ from tests.support.canarylab import (
     deployment,
     istio_weight,
 )
+from tests.support.clusterlab import ROOT, until
 from tests.support.controlplane import Cluster
 from tests.support.history import changes
 from tests.support.kubeapi import Object
 from tests.support.prometheus_server import PrometheusServer
-from tests.support.router_crds import published
+from tests.support.router_crds import open_definition, published
+from tests.support.seed_canary import seed_canary
 from tests.support.traffic import SLOW
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("prometheus"), pytest.mark.timeout(600)]
@@ -72,9 +78,9 @@ def theatre(
         with canary_lab(control_plane, namespace, tmp_path_factory.mktemp("stories")) as world, Theatre(world) as made:
             if a_router_is_installed_late in wanted:
                 forget_traefik(made)
-            world.replica().start(*world.flags())
+            world.service().start()
             for story in sorted(wanted, key=lambda story: story.__name__):
-                made.start(story.__name__, story)
+                made.start(story.__name__, story, namespace="production" if story is the_chapter else "")
             yield made
     finally:
         control_plane.api.delete("v1", "Namespace", namespace, missing_ok=True)
@@ -789,3 +795,81 @@ def test_a_router_that_is_installed_late(stage: Stage) -> None:
     assert any("TraefikService" in text or "traefikservices.traefik.io" in text for text in texts)
     assert stage.phases() == RUN
     assert stage.weights("TraefikService", read=weight) == [0, 50, 0]
+
+
+# --- the chapter
+
+
+def the_chapter(stage: Stage) -> None:
+    """Its manifests as they are; only where its two host names lead is told apart, by a proxy."""
+    world, stage.name = stage.world, "my-app"
+    kinds = open_definition("helm.toolkit.fluxcd.io", "HelmRelease", "helmreleases", ("v2",))
+    stage.api.install_crd(kinds)
+    release = {"apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": "HelmRelease", "metadata": {"name": "my-app"}, "spec": {}}
+    stage.create(release)
+    ready = {"type": "Ready", "status": "True", "reason": "UpgradeSucceeded", "message": "Helm upgrade succeeded"}
+    status = {"status": {"observedGeneration": 1, "conditions": [ready]}}
+    stage.api.merge_patch(release["apiVersion"], "HelmRelease", "my-app", status, stage.namespace, subresource="status")
+    world.proxy.places["flagger-loadtester.test"] = load_tester(stage)
+    world.proxy.inside["http://my-app.company.com/"] = world.gates.url("/my-app")
+    body = seed_canary()
+    stage.bootstrap(deployment("my-app"), autoscaler("my-app"), body)
+    stage.release("2")
+    stage.until_weight(20, seconds=200)
+    stage.until_event("Advance my-app.NS canary weight 20")
+
+
+def load_tester(stage: Stage) -> str:
+    """The real load tester, as a process; its address."""
+    lab = stage.world.lab
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    config, _ = lab.kubeconfig("loadtester")
+    argv = [
+        sys.executable,
+        "-m",
+        "reconcile",
+        "loadtester",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--kubeconfig",
+        str(config),
+    ]
+    env = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(ROOT), "HOME": str(lab.root)}
+    lab.supervisor.start("loadtester", argv, env=env, log=lab.root / "loadtester.log")
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{url}/healthz", timeout=5.0, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(answers, "the load tester")
+    return url
+
+
+@about(the_chapter)
+def test_the_canary_of_the_chapter(stage: Stage) -> None:
+    assert stage.weights() == [0, 10, 20]
+    assert stage.phases() == ["Initializing", "Initialized", "Progressing"]
+    assert stage.texts() == [
+        "New revision detected! Scaling up my-app.NS",
+        "Starting canary analysis for my-app.NS",
+        "Pre-rollout check flux-helm-release passed",
+        "Advance my-app.NS canary weight 10",
+        "Advance my-app.NS canary weight 20",
+    ]
+    route = stage.chronicle.of("VirtualService", "my-app")[-1].body["spec"]
+    assert (route["gateways"], route["hosts"]) == (["istio-gateway"], ["my-app.company.com", "my-app"])
+    scaler = stage.chronicle.of("HorizontalPodAutoscaler", "my-app-primary")[-1].body["spec"]
+    assert scaler["scaleTargetRef"]["name"] == "my-app-primary"
+    assert [(check["metric"], check["verdict"]) for check in stage.status()["checks"]] == [
+        ("request-success-rate", "Pass"),
+        ("request-duration", "Pass"),
+    ]
+    assert set(stage.world.proxy.asked) == {"http://flagger-loadtester.test/"}
+    # hey -z 1m -q 10 -c 2, done by the load generator.
+    stage.until(lambda: len(stage.world.gates.requests("/my-app")) >= 20, "the load")
