@@ -96,12 +96,30 @@ def gate(facts: Facts, kind: HookType) -> Lines:
     else:
         yield Line(Kind.WAITS, f"The spec has no {kind.value} gate any more: it goes on with the next step.")
         return
-    left = seconds_until(since, view.plan.gate_deadline, facts.now) if view.plan.gate_deadline is not None else None
+    yield from _gate_deadline(facts, since)
+    yield from next_step(facts, "The gate is asked again")
+
+
+def traffic_gate(facts: Facts) -> Lines:
+    """Say which gate keeps the weight where it is, if one does."""
+    since = facts.view.canary.status.gate_since
+    shut = closed(facts, HookType.CONFIRM_TRAFFIC_INCREASE, recent=True)
+    if not since and shut is None:
+        return
+    names = shut or facts.view.hooks(HookType.CONFIRM_TRAFFIC_INCREASE)
+    lasts = f", {lasting(since, facts.now)}" if since else ""
+    yield Line(Kind.WAITS, f"A closed gate (confirm-traffic-increase) keeps the weight where it is{lasts}: {names}.")
+    if since:
+        yield from _gate_deadline(facts, since)
+
+
+def _gate_deadline(facts: Facts, since: str | None) -> Lines:
+    limit = facts.view.plan.gate_deadline
+    left = seconds_until(since, limit, facts.now) if limit is not None else None
     if left is not None:
-        yield Line(Kind.NOTE, f"In {short(round(left))} it is rolled back, if the gate is closed still (gateDeadline).")
+        yield Line(Kind.NOTE, f"In {short(max(0, round(left)))} it is rolled back, if the gate is closed still (gateDeadline).")
     else:
         yield Line(Kind.NOTE, "It waits for ever: there is no gateDeadline.")
-    yield from next_step(facts, "The gate is asked again")
 
 
 def failed_checks(facts: Facts) -> Lines:

@@ -18,6 +18,7 @@ from canary.routing import make_router
 from canary.routing.base import Weights
 from canary.settings import CanarySettings
 from canary.site import Site
+from canary.status import known_configs
 from canary.workload import make_workload
 from canary.workload.base import Readiness, Target, Workload
 from canary.workload.revision import is_ours
@@ -164,7 +165,7 @@ def changed_since(view: View, target: Target, configs: Mapping[str, str] | None,
     if not applied:
         return True
     revision_moved = target.revision != applied
-    configs_moved = dict(configs or {}) != dict(status.tracked_configs or {})
+    configs_moved = dict(configs or {}) != known_configs(status)
     if view.phase in {Phase.INITIALIZED, Phase.SUCCEEDED}:
         return (revision_moved or configs_moved) and not same
     untouched = not is_ours(applied) or (target.generation or -1) == status.target_generation

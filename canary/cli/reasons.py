@@ -13,7 +13,6 @@ from canary.cli.links import (
     blocked,
     blockers,
     check_words,
-    closed,
     command,
     failed_checks,
     gate,
@@ -22,6 +21,7 @@ from canary.cli.links import (
     next_step,
     not_ready,
     recent,
+    traffic_gate,
     unread,
     unready,
     weights,
@@ -145,8 +145,8 @@ def _progressing(facts: Facts) -> Lines:
     elif view.paused:
         yield Line(Kind.WAITS, f"Somebody holds it where it is: {view.paused}. Failing checks still roll it back.")
         yield Line(Kind.DO, command("resume", view))
-    elif (shut := closed(facts, HookType.CONFIRM_TRAFFIC_INCREASE, recent=True)) is not None:
-        yield Line(Kind.WAITS, f"The gate {shut} (confirm-traffic-increase) keeps the weight where it is.")
+    else:
+        yield from traffic_gate(facts)
     yield from weights(facts)
     yield from next_step(facts)
 

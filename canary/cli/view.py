@@ -248,7 +248,13 @@ def _why(view: View, now: datetime) -> str:
                 return unready
             if view.paused:
                 return f"paused: {view.paused}"
-            return f"no data {since(status.hold_since, now)}" if status.hold_since else ""
+            if status.hold_since:
+                return f"no data {since(status.hold_since, now)}"
+            return (
+                f"gate: {view.hooks(HookType.CONFIRM_TRAFFIC_INCREASE) or 'confirm-traffic-increase'}"
+                if status.gate_since
+                else ""
+            )
         case Phase.PROMOTING:
             return unready or "the primary gets the new revision"
         case Phase.FINALISING:

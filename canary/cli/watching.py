@@ -231,8 +231,8 @@ def signature(view: View) -> str:
     """What makes a new line where there is no terminal: not the time that passes. Pure."""
     status, spec = view.canary.status, view.canary.spec
     checks = [(check.metric, check.verdict) for check in status.checks or ()]
-    unready, held = bool(status.not_ready_since), bool(status.hold_since)
-    return repr((view.phase, progress(view), view.failed, checks, unready, held, view.paused, view.asked, spec.suspend))
+    waits = [bool(moment) for moment in (status.not_ready_since, status.hold_since, status.gate_since)]
+    return repr((view.phase, progress(view), view.failed, checks, waits, view.paused, view.asked, spec.suspend))
 
 
 def change(view: View, now: datetime) -> str:

@@ -82,12 +82,20 @@ def _command(verb: str, view: View) -> str:
     return f"imagebot canary {verb} {view.canary.meta.name} -n {view.canary.meta.namespace}"
 
 
+_LEADS_TO = {
+    Wish.PROMOTE: {Phase.PROGRESSING, Phase.PROMOTING, Phase.FINALISING, Phase.SUCCEEDED},
+    Wish.ROLLBACK: {Phase.FAILED},
+    Wish.RETRY: {Phase.PROGRESSING, Phase.WAITING_PROMOTION, Phase.PROMOTING, Phase.FINALISING, Phase.SUCCEEDED},
+}
 _REFUSALS = {Wish.PROMOTE: _promote, Wish.ROLLBACK: _rollback, Wish.RETRY: _retry}
 
 
 def taken_up(view: View, wish: Wish, asked: str) -> str:
-    """What a controller has made of a request, in words; empty while it has not taken it up."""
-    if view.canary.status.last_handled_action == asked:
+    """What a controller has made of a request, in words; empty while it has not taken it up.
+
+    A request that came too late is noted as handled as well, and nothing is done: then the phase is another one.
+    """
+    if view.canary.status.last_handled_action == asked and view.phase in _LEADS_TO[wish]:
         return f"done, the phase is {view.phase.value}"
     if wish is Wish.RETRY and view.phase is Phase.WAITING:
         return "taken up; it waits at a closed gate now, and begins when that opens"

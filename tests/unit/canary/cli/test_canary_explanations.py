@@ -170,9 +170,12 @@ def test_a_gate_that_was_taken_away() -> None:
 
 def test_a_closed_gate_of_the_weight() -> None:
     said = (warned("Halt web.apps advancement waiting for traffic increase approval more"),)
-    text = "◎ The gate more (confirm-traffic-increase) keeps the weight where it is."
+    text = "◎ A closed gate (confirm-traffic-increase) keeps the weight where it is: more."
     assert text in told(view("Progressing", webhooks=GATES), said=said)
     assert text not in told(view("Progressing", webhooks=GATES), said=(replace(said[0], at=at(-200)),))
+    lines = told(view("Progressing", {"gateSince": at(-120)}, webhooks=GATES, gateDeadline="10m"))
+    assert "◎ A closed gate (confirm-traffic-increase) keeps the weight where it is, for 2m: more." in lines
+    assert "· In 8m it is rolled back, if the gate is closed still (gateDeadline)." in lines
 
 
 # --- runs

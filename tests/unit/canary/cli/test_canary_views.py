@@ -91,6 +91,7 @@ def test_the_next_step_is_counted_down() -> None:
         ("Waiting", {"webhooks": GATES}, "gate: approve"),
         ("Progressing", {}, ""),
         ("Progressing", {"status": {"holdSince": at(-180)}}, "no data for 3m"),
+        ("Progressing", {"status": {"gateSince": at(-180)}, "webhooks": GATES}, "gate: more"),
         ("Progressing", {"annotations": {"imagebot.dev/pause": "lunch"}}, "paused: lunch"),
         ("Progressing", {"annotations": {"imagebot.dev/action": "promote 1"}}, "asked to promote"),
         ("Progressing", {"status": {"notReadySince": at(-180)}}, "a workload is not ready for 3m"),

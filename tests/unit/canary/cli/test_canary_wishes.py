@@ -7,6 +7,7 @@ import pytest
 from canary.cli.wishes import refusal, settled_otherwise, taken_up
 from canary.effects import Handled
 from canary.machine import decide
+from canary.observe import WISHES
 from canary.phases import Phase
 from canary.plan import make_plan
 from canary.seen import Ask, Seen, Step, Wish
@@ -36,6 +37,11 @@ def test_a_wish_is_refused_exactly_where_the_machine_would_not_carry_it_out(phas
     assert carried_out is (phase in ALLOWED[wish] or (wish is Wish.RETRY and phase in NOT_OFFERED))
 
 
+def test_the_service_takes_up_what_the_command_lets_through() -> None:
+    for wish, phases in ALLOWED.items():
+        assert all(wish in WISHES[phase] for phase in phases)
+
+
 @pytest.mark.parametrize("wish", Wish)
 def test_what_nobody_looks_at_is_refused(wish: Wish) -> None:
     phase = "Failed" if wish is Wish.RETRY else "Progressing"
@@ -61,6 +67,9 @@ def test_a_request_is_taken_up_when_the_status_has_its_text() -> None:
     assert taken_up(view("Progressing"), Wish.PROMOTE, ASKED) == ""
     assert taken_up(view("Promoting", {"lastHandledAction": ASKED}), Wish.PROMOTE, ASKED) == "done, the phase is Promoting"
     assert taken_up(view("Promoting", {"lastHandledAction": "promote earlier"}), Wish.PROMOTE, ASKED) == ""
+    late = view("Failed", {"lastHandledAction": ASKED, "failure": "errors"})  # noted, so that no later run is promoted by it
+    assert taken_up(late, Wish.PROMOTE, ASKED) == ""
+    assert settled_otherwise(late, Wish.PROMOTE).endswith("Failed: errors")
     assert "closed gate" in taken_up(view("Waiting"), Wish.RETRY, ASKED)
     assert taken_up(view("Waiting"), Wish.PROMOTE, ASKED) == ""
 
