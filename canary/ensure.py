@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 
 from canary.errors import Problem
 from canary.site import MANAGER
+from reconcile.api.jsondata import duplicate
 from reconcile.api.mergepatch import difference
 from reconcile.errors import Conflict, ReconcileError
 from reconcile.ports.cluster import Object, Reference
@@ -36,7 +36,7 @@ async def ensure(objects: Objects, which: Reference, build: Build, *, shown: str
             present = await objects.find(which)
         except ReconcileError as error:
             raise Problem(f"{shown} get query error: {error}") from error
-        wanted = build(deepcopy(present))
+        wanted = build(duplicate(present))
         if wanted is None:
             return present
         try:

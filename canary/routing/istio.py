@@ -7,7 +7,6 @@ else (`exportTo`, `tls`, ..) stays as people have it.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from canary.routing.common import service_of, share
 from canary.routing.matches import audience, joined, service_matches
 from canary.routing.route import Live, RouteRouter
 from canary.site import Site
+from reconcile.api.jsondata import duplicate
 from reconcile.ports.cluster import Object, Reference
 
 API = "networking.istio.io/v1beta1"
@@ -154,7 +154,7 @@ def read(site: Site, spec: Mapping[str, Any]) -> Live:
 
 
 def _rule(matches: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], route: Sequence[Rule]) -> Rule:
-    return deepcopy({**({"match": list(matches)} if matches else {}), **settings, "route": list(route)})
+    return duplicate({**({"match": list(matches)} if matches else {}), **settings, "route": list(route)})
 
 
 def _destinations(site: Site, service: CanaryService, weights: Weights) -> list[Rule]:
@@ -207,7 +207,7 @@ def _forgetting(split: Rule, given: Sequence[Mapping[str, Any]], cookies: Affini
     """Rules between runs: the cookie of the last one is deleted where it still comes in."""
     if not cookies.previous:
         return [split]
-    rule = deepcopy({**split, "match": _with_cookie(given, cookies.previous)})
+    rule = duplicate({**split, "match": _with_cookie(given, cookies.previous)})
     added = rule.setdefault("headers", {}).setdefault("response", {}).setdefault("add", {})
     added[ck.HEADER] = ck.deletion_header(cookies.previous, wanted)
     return [rule, split]

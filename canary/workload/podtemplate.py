@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from canary.site import Site
 from canary.workload.revision import pair_checksum
+from reconcile.api.jsondata import duplicate
 from reconcile.ports.cluster import Object
 
 SUFFIX = "-primary"
@@ -128,7 +128,7 @@ def primary_template(template: Object, site: Site, tracked: Collection[str], mar
         mark: For the annotation `flagger-id`; empty for none.
         spread: Whether spread constraints and anti-affinity that mean the target shall mean the primary.
     """
-    result = deepcopy(template)
+    result = duplicate(template)
     meta = result.setdefault("metadata", {})
     meta["labels"] = {**own(meta.get("labels")), site.label: site.primary_value}
     annotations = own(meta.get("annotations"))
@@ -146,7 +146,7 @@ def primary_template(template: Object, site: Site, tracked: Collection[str], mar
 
 def unmarked(template: Object) -> Object:
     """A pod template without the mark of a promotion."""
-    result = deepcopy(template)
+    result = duplicate(template)
     ((result.get("metadata") or {}).get("annotations") or {}).pop(FLAGGER_ID, None)
     return result
 

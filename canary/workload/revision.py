@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
+
+from reconcile.api.jsondata import encoded
 
 ALPHABET = "456789bcdf"
 """Flagger's: the digits that are safe in names, one for each decimal digit."""
 LENGTH = 12
 """Flagger's hashes are 32 bits in decimal: ten characters at most."""
+
+MAX_KNOWN = 8192
+"""Hashes that are remembered: the same template is met several times in each tick, and made canonical once."""
+
+_known: OrderedDict[bytes, str] = OrderedDict()
 
 _MEANT_WHEN_EMPTY = frozenset({"labelSelector", "namespaceSelector"})
 """An empty selector selects everything, none selects nothing."""
@@ -40,6 +48,16 @@ def revision_of(data: Any) -> str:
 
     The order of names, nulls and empty containers make no difference (`canonical`); everything else does.
     """
+    digest = hashlib.sha256(encoded(data)).digest()
+    known = _known.get(digest)
+    if known is None:
+        while len(_known) >= MAX_KNOWN:
+            _known.popitem(last=False)
+        known = _known[digest] = _hashed(data)
+    return known
+
+
+def _hashed(data: Any) -> str:
     text = json.dumps(canonical(data), sort_keys=True, separators=(",", ":"))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big") % 10**LENGTH
     return "".join(ALPHABET[int(digit)] for digit in f"{number:0{LENGTH}}")

@@ -7,14 +7,21 @@ from typing import Any
 
 import orjson
 
+from reconcile.api.jsondata import encoded
+
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The merge patch (RFC 7386) that makes `new` of `old`; empty when they are equal. Lists are replaced."""
+    # Nearly always nothing has changed, and most often not even the order.
+    return {} if encoded(old) == encoded(new) else _difference(old, new)
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     patch: dict[str, Any] = {name: None for name in old if name not in new}
     for name, value in new.items():
         before = old.get(name)
         if isinstance(before, dict) and isinstance(value, dict):
-            inner = difference(before, value)
+            inner = _difference(before, value)
             if inner:
                 patch[name] = inner
         elif name not in old or _json(before) != _json(value):

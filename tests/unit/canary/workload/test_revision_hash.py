@@ -105,3 +105,10 @@ def test_the_checksum_of_hooks_moves_with_either_part() -> None:
         == 4
     )
     assert pair_checksum(None, "b") == pair_checksum({}, "b")
+
+
+def test_a_hash_that_is_remembered_is_that_of_equal_data_only() -> None:
+    first = revision_of({"a": 1, "b": [True]})
+    assert revision_of({"a": 1, "b": [True]}) == first
+    assert revision_of({"b": [True], "a": 1}) == first
+    assert len({first, revision_of({"a": True, "b": [True]}), revision_of({"a": 1, "b": [1]}), revision_of({"a": "1"})}) == 4
