@@ -108,11 +108,17 @@ def _hooks(record: Record) -> list[str]:
     return _plain(*_without_instants(record["hooks"]))
 
 
+def _alerts(record: Record) -> list[str]:
+    # Chats are told side by side: what counts is the order in each.
+    return _plain(*sorted(record["alerts"], key=lambda alert: str(alert["provider"])))
+
+
 def _queries(record: Record) -> list[str]:
     def headers(query: Record) -> dict[str, str]:
         return {name.lower(): value for name, value in (query.get("headers") or {}).items()}
 
-    return _plain(*([q["path"], re.sub(r"\s+", " ", q["query"]).strip(), headers(q)] for q in record["queries"]))
+    # Sorted, because those of one step are asked side by side.
+    return sorted(_plain(*([q["path"], re.sub(r"\s+", " ", q["query"]).strip(), headers(q)] for q in record["queries"])))
 
 
 ASPECTS: Mapping[str, Callable[[Record], list[str]]] = {
@@ -124,7 +130,7 @@ ASPECTS: Mapping[str, Callable[[Record], list[str]]] = {
     "objects": _objects,
     "weights": _weights,
     "hooks": _hooks,
-    "alerts": lambda record: _plain(*record["alerts"]),
+    "alerts": _alerts,
     "queries": _queries,
     "metrics": lambda record: _plain(*record["metrics"]),
 }
