@@ -108,10 +108,11 @@ def events_of(events: Sequence[Object], meta: Mapping[str, Any]) -> tuple[Said, 
         and (involved.get("namespace"), involved.get("name")) == (meta.get("namespace"), meta.get("name"))
         and involved.get("uid") in {None, "", meta.get("uid")}
     ]
-    found = [
+    # Moments are whole seconds; names are made from finer ones.
+    own.sort(key=lambda event: (last_seen(event), str(event["metadata"].get("name", ""))))
+    return tuple(
         Said(last_seen(e), str(e.get("type", "")), str(e.get("message", "")).rstrip(), int(e.get("count") or 1)) for e in own
-    ]
-    return tuple(sorted(found, key=lambda said: said.at))
+    )
 
 
 def _print(found: Object, lines: Sequence[Line], said: Sequence[Said], now: datetime) -> None:
