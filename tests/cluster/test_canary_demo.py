@@ -91,7 +91,10 @@ def namespaces(api: KubeApi) -> list[str]:
 def kubeconfig(workloads: Cluster) -> Iterator[str]:
     """A cluster to play on, on which no demonstration may be left."""
     yield str(workloads.kubeconfig)
-    assert namespaces(workloads.api) == []
+    left = namespaces(workloads.api)
+    for name in left:
+        workloads.api.delete("v1", "Namespace", name, missing_ok=True)
+    assert left == []
 
 
 @pytest.fixture

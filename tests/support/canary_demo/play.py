@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
+import httpx
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
@@ -18,7 +19,7 @@ from rich.text import Text
 from imagebot.demo.run import PAUSES
 from imagebot.demo.show import INDENT, Screen
 from imagebot.demo.tools import DemoFailed
-from tests.support.kubeapi import Object
+from tests.support.kubeapi import ApiError, Object
 
 from . import view
 from .stage import APPS, BROKEN, FAILING, FIRST, FLAGGER, INTERVAL, ISTIO, NEXT, STEPS, Stage, built, facts, image
@@ -30,6 +31,8 @@ SETTLING = 90.0
 """Seconds until the Canaries are initialized; one interval on an idle machine."""
 RUNNING = 300.0
 """Seconds until both runs have ended; a minute on an idle machine."""
+SILENCE = 30.0
+"""Seconds for which the API server may not answer; on a busy machine it is slow at times."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ class Told:
     app: str
     kind: str
     text: str
+
+
+Show = Callable[[Sequence[Seen], Sequence[Told]], None]
 
 
 class Look:
@@ -226,21 +232,27 @@ class Play:
             self._until(look, lambda _: False, None, board.show)
 
     def _until(self, look: Look, reached: Callable[[list[Seen]], bool], seconds: float | None,
-               show: Callable[[Sequence[Seen], Sequence[Told]], None] | None = None) -> None:  # fmt: skip
-        """Look again and again until something is reached; raises `DemoFailed` after `seconds`."""
-        end = None if seconds is None else time.monotonic() + seconds
-        while True:
-            seen = look.now()
-            if show is not None:
+               show: Show = lambda _seen, _news: None) -> None:  # fmt: skip
+        """Look again and again until something is reached.
+
+        Raises:
+            DemoFailed: It was not after `seconds`, or the API server did not answer for a while.
+        """
+        began = answered = time.monotonic()
+        seen: list[Seen] = []
+        while not (seen and reached(seen)):
+            time.sleep(LOOK if seen else 0)
+            try:
+                seen = look.now()
                 show(seen, look.news())
-            if reached(seen):
-                if show is not None:
-                    time.sleep(LOOK)  # events come a moment after the status that they are about
-                    show(seen, look.news())
-                return
-            if end is not None and time.monotonic() > end:
+                answered = time.monotonic()
+            except (ApiError, httpx.TransportError) as error:
+                if time.monotonic() - answered > SILENCE:
+                    raise DemoFailed(f"the API server has stopped to answer: {error}") from error
+            if seconds is not None and time.monotonic() - began > seconds:
                 raise DemoFailed("\n  ".join([f"waited {seconds:g} s in vain:", *(f"{s.app}: {view.line(s)}" for s in seen)]))
-            time.sleep(LOOK)
+        time.sleep(LOOK)  # events come a moment after the status that they are about
+        show(seen, look.news())
 
     def _breathe(self) -> None:
         time.sleep(self._pause)

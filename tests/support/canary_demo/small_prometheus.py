@@ -25,7 +25,8 @@ KEPT = 120
 MOST = 64 * 1024
 
 Labels = Mapping[str, str]
-Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+SeriesName = tuple[str, frozenset[tuple[str, str]]]
+Series = dict[SeriesName, float]
 
 _RATE = r"sum\( rate\( (\w+){([^}]*)}\[(\d+)s\] \) \)"
 _RATIO = re.compile(rf"{_RATE} / {_RATE} \* 100")
@@ -122,17 +123,20 @@ class SmallPrometheus:
     def _sums(self, name: str, matchers: str, window: str, now: float) -> dict[str, float]:
         """Rates a second by `le`; series without one are under an empty text."""
         wanted = [Matcher.of(*parts) for parts in _MATCHER.findall(matchers)]
+        spans: dict[SeriesName, list[tuple[float, float]]] = {}
         with self._lock:
             readings = [(at, series) for at, series in self._readings if now - int(window) <= at <= now]
+        for at, series in readings:
+            for key, value in series.items():
+                # Each series counts from where it begins: the first requests may have come within the window.
+                spans.setdefault(key, []).append((at, value))
         sums: dict[str, float] = {}
-        if len(readings) < 2:
-            return sums
-        (began, first), (ended, last) = readings[0], readings[-1]
-        for key, value in last.items():
-            labels = dict(key[1])
-            if key[0] == name and key in first and all(matcher.fits(labels) for matcher in wanted):
+        for (which, pairs), points in spans.items():
+            labels = dict(pairs)
+            if which == name and len(points) > 1 and all(matcher.fits(labels) for matcher in wanted):
+                (began, first), (ended, last) = points[0], points[-1]
                 le = labels.get("le", "")
-                sums[le] = sums.get(le, 0.0) + (value - first[key]) / (ended - began)
+                sums[le] = sums.get(le, 0.0) + (last - first) / (ended - began)
         return sums
 
     def _read_on(self) -> None:

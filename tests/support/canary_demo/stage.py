@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ APPS = ("shop", "cart")
 FIRST, NEXT = "1.0.0", "2.0.0"
 STEPS = (10, 30, 60)
 INTERVAL = 10
+WINDOW = 30
+"""Seconds that metrics look back: longer than a step, so that a busy machine may miss some readings."""
 THRESHOLD = 2
 FAILING = 0.12
 """Share of requests that the broken revision answers with an error."""
@@ -69,8 +71,8 @@ def deployment(app: str) -> Object:
 def canary(app: str) -> Object:
     """Its Canary: three steps, judged by success rate and latency."""
     metrics = [
-        {"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": f"{INTERVAL}s"},
-        {"name": "request-duration", "thresholdRange": {"max": 500}, "interval": f"{INTERVAL}s"},
+        {"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": f"{WINDOW}s"},
+        {"name": "request-duration", "thresholdRange": {"max": 500}, "interval": f"{WINDOW}s"},
     ]
     return {
         "apiVersion": FLAGGER,
@@ -97,6 +99,7 @@ class Stage:
     Attributes:
         judge: What answers queries, in words.
         programs: Folder with kubectl, if the control plane is ours.
+        counted: Whose requests are counted.
     """
 
     cluster: Cluster
@@ -107,6 +110,7 @@ class Stage:
     metrics_url: str
     judge: str
     programs: Path | None
+    counted: set[str] = field(default_factory=set)
 
     @property
     def api(self) -> KubeApi:
@@ -130,9 +134,13 @@ class Stage:
         self.api.merge_patch("apps/v1", "Deployment", app, patch, self.namespace)
 
     def serve(self, app: str, running: str, weight: int) -> None:
-        """Let the exporter count the requests to a revision, from its first share of the traffic on."""
-        if weight:
-            self.traffic.set(self.namespace, app, failing=FAILING if running == BROKEN else 0.0)
+        """Let the exporter count requests to a revision, from its first share of the traffic on.
+
+        It never stops, but what is broken counts only while it has a share: the next revision is not to be judged by it.
+        """
+        if weight or app in self.counted:
+            self.counted.add(app)
+            self.traffic.set(self.namespace, app, failing=FAILING if weight and running == BROKEN else 0.0)
 
     def start_service(self) -> None:
         """Start `imagebot run` as a process of its own."""

@@ -78,7 +78,7 @@ def weight_of(app: str, route: Object) -> int | None:
 def _value(check: Object) -> str:
     """The value with the unit that its bounds have."""
     value, unit = check.get("value"), "ms" if check.get("threshold", "").endswith("ms") else ""
-    return f"{value}{unit}" if value is not None else "none"
+    return f"{value}{unit}" if value else "none"
 
 
 def _image(deployment: Object | None) -> str:

@@ -144,6 +144,14 @@ def test_rates_are_those_of_the_window(page: Page) -> None:
     assert page.value(SUCCESS_RATE) == pytest.approx(100)
 
 
+def test_a_series_counts_from_where_it_begins(page: Page) -> None:
+    page.traffic.set("demo", "cart")
+    page.pass_seconds(6)
+    page.traffic.set("demo", "shop", failing=0.25)
+    page.pass_seconds(3)
+    assert page.value(SUCCESS_RATE) == pytest.approx(75)
+
+
 def test_of_what_nobody_asked_for_there_is_no_value(page: Page) -> None:
     page.traffic.set("demo", "shop")
     assert page.value(SUCCESS_RATE) is None
