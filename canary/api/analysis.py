@@ -201,7 +201,8 @@ class Analysis(Ruled):
     max_hold: Duration | None = None
     """Extension: how long a wait for data may last before it counts as a failed check; for ever when unset."""
     on_fail: Literal["Rollback", "Hold"] | None = None
-    """Extension: what follows too many failed checks: Rollback (when unset), or Hold, which keeps weights for people to look."""
+    """Extension: what follows too many failed checks: Rollback (when unset), or Hold, which also takes the traffic back
+    but keeps the target's pods for people to look at."""
     gate_deadline: Duration | None = None
     """Extension: longest wait at a closed confirm gate before the run is rolled back; for ever when unset."""
     known_good_revisions: Annotated[int, Field(ge=0, le=MAX_KNOWN_GOOD)] | None = None
