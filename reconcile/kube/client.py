@@ -31,6 +31,9 @@ from reconcile.kube.limiter import Limiter
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.ports.clock import Clock
 from reconcile.redact import redact
+from reconcile.runtime.logs import get_logger
+
+log = get_logger("kube")
 
 Object = dict[str, Any]
 
@@ -44,6 +47,8 @@ WATCH_SILENCE = 150.0
 """Seconds without a byte after which a watch counts as dead: servers send a bookmark about once a minute."""
 ATTEMPTS = 4
 """Tries of one request that may be repeated."""
+LONG_TURN, TELL_AGAIN = 1.0, 60.0
+"""Seconds for which a request waits for its turn without a word, and between two words."""
 LONGEST_WAIT = 10.0
 """Seconds between two of them; a server that asks for more gets no further try now."""
 
@@ -105,6 +110,7 @@ class Client:
         self._timeout = timeout
         self._clock = connection.clock
         self._impersonate = impersonate or connection.impersonate
+        self._told_until = float("-inf")
 
     def acting_as(self, impersonation: Impersonation) -> Client:
         """The same connection and limits as another user."""
@@ -139,19 +145,33 @@ class Client:
         return Page(list(answer.get("items") or ()), str(meta.get("resourceVersion", "")), str(meta.get("continue") or ""))
 
     async def create(
-        self, target: Target, body: Object, *, manager: str, urgent: bool = False, timeout: float | None = None
+        self,
+        target: Target,
+        body: Object,
+        *,
+        manager: str,
+        urgent: bool = False,
+        spare: bool = False,
+        timeout: float | None = None,
     ) -> Object:
         """Make an object, in the collection `target` or as a subresource of an object."""
         params = {"fieldManager": manager}
-        return await self._send("POST", "create", target, params=params, body=body, urgent=urgent, timeout=timeout)
+        return await self._send("POST", "create", target, params=params, body=body, urgent=urgent, spare=spare, timeout=timeout)
 
     async def merge_patch(
-        self, target: Target, patch: Object, *, manager: str, urgent: bool = False, timeout: float | None = None
+        self,
+        target: Target,
+        patch: Object,
+        *,
+        manager: str,
+        urgent: bool = False,
+        spare: bool = False,
+        timeout: float | None = None,
     ) -> Object:
         """Merge patch (RFC 7386) of an object or subresource; a `metadata.resourceVersion` in it makes it compare-and-set."""
         params = {"fieldManager": manager}
         return await self._send(
-            "PATCH", "patch", target, params=params, body=patch, content=MERGE_PATCH, urgent=urgent, timeout=timeout
+            "PATCH", "patch", target, params=params, body=patch, content=MERGE_PATCH, urgent=urgent, spare=spare, timeout=timeout
         )
 
     async def apply(self, target: Target, body: Object, *, manager: str, force: bool = False, dry_run: bool = False) -> Object:
@@ -181,7 +201,7 @@ class Client:
         params = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": str(seconds)}
         if selector:
             params["labelSelector"] = selector
-        await self._limiter.take()
+        await self._turn()
         limits = aiohttp.ClientTimeout(total=seconds + 30.0, sock_connect=10.0, sock_read=WATCH_SILENCE)
         headers = await self._headers(None, METADATA if metadata_only else JSON)
         begun = False
@@ -220,13 +240,17 @@ class Client:
         content: str = JSON,
         accept: str = JSON,
         urgent: bool = False,
+        spare: bool = False,
         timeout: float | None = None,
     ) -> Object:
-        """A request with its repetitions; an urgent one is sent once, its caller has a rhythm of its own."""
+        """A request with its repetitions; an urgent one is sent once, its caller has a rhythm of its own.
+
+        A `spare` one gives way to others where the number of requests is limited.
+        """
         data = None if body is None else orjson.dumps(body)
         attempts = 1 if urgent else ATTEMPTS
         for attempt in range(1, attempts + 1):
-            await self._limiter.take(urgent=urgent)
+            await self._turn(urgent=urgent, spare=spare)
             if method != "GET" and not urgent and self.fence is not None:
                 self.fence()
             try:
@@ -237,6 +261,15 @@ class Client:
                     raise
             await self._clock.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
+
+    async def _turn(self, *, urgent: bool = False, spare: bool = False) -> None:
+        """Wait until the limit lets a request through; a wait is never silent."""
+        waited = await self._limiter.take(urgent=urgent, spare=spare)
+        if self._metrics is not None:
+            self._metrics.waits.labels("spare" if spare else "normal").observe(waited)
+        if waited > LONG_TURN and not spare and self._clock.monotonic() >= self._told_until:
+            self._told_until = self._clock.monotonic() + TELL_AGAIN
+            log.warning("requests wait for --kube-api-qps and --kube-api-burst", seconds=round(waited, 1))
 
     async def _once(
         self, method: str, verb: str, target: Target, params: Mapping[str, str] | None, data: bytes | None, content: str,

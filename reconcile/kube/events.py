@@ -1,9 +1,10 @@
 """EventSink that writes core/v1 Events, as the recorders of the Flux controllers do (client-go's event correlator).
 
-Events are written one after the other in the background. The same event again (same object, type, reason, message) within ten
-minutes raises the count of the first. An object that has too much to say is heard 25 times, then once in five minutes; where its
-controller reports each step (`Event.limited` is False), 200 times, then once in a second. While the API server cannot be reached
-events wait; beyond a bound the oldest are dropped and counted. Nobody who emits ever waits.
+Events are written in the background, those of one object one after the other; where requests are limited they give way to all
+others. The same event again (same object, type, reason, message) within ten minutes raises the count of the first. An object that
+has too much to say is heard 25 times, then once in five minutes; where its controller reports each step (`Event.limited` is
+False), 200 times, then once in a second. While the API server cannot be reached events wait; beyond a bound the oldest are
+dropped and counted. Nobody who emits ever waits.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from reconcile.runtime.logs import get_logger
 
 log = get_logger("events")
 
-MAX_WAITING = 1000
-"""Events that wait to be written."""
+MAX_WAITING = 10_000
+"""Events that wait to be written; the first looks at a thousand objects bring several of each."""
+WRITERS = 4
+"""Events that are written at once."""
 MAX_REMEMBERED = 4096
 """Events and objects that are remembered to recognise repetitions."""
 SAME_WITHIN = 600.0
@@ -41,6 +44,7 @@ GRACE = 5.0
 TRIES, TRY_AGAIN = 12, 5.0
 """How often one event is tried while the server cannot be reached, and the seconds in between."""
 
+_Entry = tuple[Event, str]
 _Same = tuple[str, str, str, str, str, str]
 
 
@@ -69,7 +73,9 @@ class KubeEvents:
         """Events that were given up: too many at once, or too many of one object."""
         self._client, self._clock, self._metrics = client, clock, metrics
         self._instance = instance or socket.gethostname()
-        self._waiting: deque[tuple[Event, str]] = deque()
+        self._waiting: deque[_Entry] = deque()
+        self._behind: dict[str, deque[_Entry]] = {}
+        """What waits behind an event that is being written, by the uid of the object: order is kept within an object."""
         self._wake = asyncio.Event()
         self._written: OrderedDict[_Same, _Written] = OrderedDict()
         self._allowances: OrderedDict[tuple[str, str, bool], _Allowance] = OrderedDict()
@@ -91,7 +97,7 @@ class KubeEvents:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Write events while inside; at the end those that wait have a moment left."""
-        task = asyncio.create_task(self._work(), name="write events")
+        tasks = [asyncio.create_task(self._work(), name=f"write events {n}") for n in range(WRITERS)]
         try:
             yield
         finally:
@@ -99,15 +105,33 @@ class KubeEvents:
                 async with asyncio.timeout(GRACE):
                     await self._idle.wait()
             except TimeoutError:
-                log.error("events were not written before the end", count=len(self._waiting))
+                count = len(self._waiting) + sum(map(len, self._behind.values()))
+                log.error("events were not written before the end", count=count)
             finally:
-                task.cancel()
-                await asyncio.wait([task])
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
 
     async def _work(self) -> None:
         while True:
             while self._waiting:
-                event, moment = self._waiting.popleft()
+                entry = self._waiting.popleft()
+                uid = entry[0].resource.meta.uid
+                if uid in self._behind:
+                    self._behind[uid].append(entry)
+                else:
+                    await self._write_all(uid, entry)
+            if not self._behind:
+                self._idle.set()
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _write_all(self, uid: str, first: _Entry) -> None:
+        """Write an event of an object, and what comes behind it meanwhile."""
+        entries = self._behind[uid] = deque((first,))
+        try:
+            while entries:
+                event, moment = entries.popleft()
                 try:
                     await self._write(event, moment)
                     self._problem = ""
@@ -117,9 +141,8 @@ class KubeEvents:
                 except Exception:
                     self._drop(event)
                     log.exception("unexpected failure while writing an event")
-            self._idle.set()
-            self._wake.clear()
-            await self._wake.wait()
+        finally:
+            del self._behind[uid]
 
     # --- one event
 
@@ -131,7 +154,9 @@ class KubeEvents:
             patch = {"count": known.count + 1, "lastTimestamp": moment}
             target = Target("", "v1", "events", namespace, known.name)
             try:
-                await self._patiently(event, lambda: self._client.merge_patch(target, patch, manager=event.controller))
+                await self._patiently(
+                    event, lambda: self._client.merge_patch(target, patch, manager=event.controller, spare=True)
+                )
             except ObjectMissing:  # its time on the server was over
                 del self._written[same]
             else:
@@ -141,7 +166,7 @@ class KubeEvents:
         body = event_body(event, moment, self._instance)
         collection = Target("", "v1", "events", namespace)
         try:
-            await self._patiently(event, lambda: self._client.create(collection, body, manager=event.controller))
+            await self._patiently(event, lambda: self._client.create(collection, body, manager=event.controller, spare=True))
         except Outdated:  # the first try had come through, its answer had not: the name is ours alone
             log.debug("event was there already", object=body["metadata"]["name"])
         self._written[same] = _Written(body["metadata"]["name"], 1, now)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from reconcile.runtime.metrics import Metrics
+
+WAIT_BUCKETS = (0.001, 0.05, 0.25, 1.0, 5.0, 15.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class KubeMetrics:
     objects: Gauge
     unreadable: Gauge
     dropped_events: Counter
+    waits: Histogram
 
     @staticmethod
     def declare(metrics: Metrics) -> KubeMetrics:
@@ -35,4 +38,8 @@ class KubeMetrics:
             metrics.gauge("imagebot_kube_objects", "Objects of a kind in memory.", "kind"),
             metrics.gauge("imagebot_kube_unreadable_objects", "Objects of a kind that cannot be read and are left out.", "kind"),
             metrics.counter("imagebot_kube_dropped_events_total", "Events that were not written: too many.", "controller"),
+            metrics.histogram(
+                "imagebot_kube_request_wait_seconds", "Time that requests to the API server waited for the limit of ours.",
+                "priority", buckets=WAIT_BUCKETS,
+            ),
         )  # fmt: skip

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from canary.options import OPTIONS, settings_from, workers
+from canary.options import OPTIONS, WORKERS, settings_from, workers
 from canary.settings import CanarySettings
 
 
@@ -23,7 +23,7 @@ def given(*arguments: str, **environment: str) -> dict[str, Any]:
 
 def test_the_defaults_are_those_of_the_settings() -> None:
     assert settings_from(given()) == settings_from({}) == CanarySettings()
-    assert workers(given()) == workers({}) == 16
+    assert workers(given()) == workers({}) == WORKERS
 
 
 def test_every_flag_reaches_its_setting() -> None:

@@ -33,7 +33,7 @@ from reconcile.kube.errors import (
     Unreachable,
     from_status,
 )
-from reconcile.kube.limiter import Limiter
+from reconcile.kube.limiter import PATIENCE, Limiter
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.kube.reflector import Reflector, Scope
 from reconcile.runtime.feed import Feed
@@ -368,3 +368,49 @@ async def test_requests_are_spread_beyond_the_burst_and_urgent_ones_do_not_wait(
     assert clock.slept == [pytest.approx(0.2), 100.0]
     await limiter.take()
     assert clock.slept[2:] == [pytest.approx(0.1)]
+
+
+async def test_requests_that_give_way_leave_a_reserve_and_go_when_it_is_full() -> None:
+    clock = Clock()
+    limiter = Limiter(clock, qps=10, burst=8)
+    for _ in range(5):
+        assert await limiter.take(spare=True) == 0.0
+    assert await limiter.take(spare=True) == 0.0  # down to the reserve
+    assert clock.slept == []
+    assert await limiter.take(spare=True) == pytest.approx(0.1)
+    for _ in range(2):
+        assert await limiter.take() == 0.0  # the reserve is for these
+    assert len(clock.slept) == 1
+
+
+async def test_requests_give_way_for_a_while_and_not_for_ever() -> None:
+    clock = Clock()
+    limiter = Limiter(clock, qps=10, burst=8)
+    for _ in range(8):
+        await limiter.take()
+    waiting = asyncio.create_task(limiter.take(spare=True))
+    others = 0
+    while not waiting.done():
+        await limiter.take()
+        others += 1
+        assert others < 1000
+    assert PATIENCE <= waiting.result() <= PATIENCE + 1.0
+    assert others > 50
+
+
+async def test_a_small_burst_is_no_reason_to_wait_for_ever() -> None:
+    clock = Clock()
+    limiter = Limiter(clock, qps=10, burst=1)
+    assert [await limiter.take(spare=True) for _ in range(3)] == [0.0, pytest.approx(0.1), pytest.approx(0.1)]
+
+
+async def test_waiting_for_the_limit_is_measured_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = Metrics()
+    async with talking(Server(GOOD), tmp_path) as (plain, clock):
+        client = Client(plain.connection, Limiter(clock, qps=0.5, burst=1), KubeMetrics.declare(metrics))
+        for _ in range(4):
+            await client.get(ONE)
+    text = metrics.render().decode()
+    assert 'imagebot_kube_request_wait_seconds_count{priority="normal"} 4' in text
+    assert 'imagebot_kube_request_wait_seconds_sum{priority="normal"} 6' in text
+    assert "".join(capsys.readouterr()).count("requests wait for --kube-api-qps") == 1
