@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,11 +35,11 @@ STOPPED = "Stopped; all processes have ended and the temporary folders are gone.
 class Demo:
     """The demonstration as a process with a temporary folder of its own."""
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, *arguments: str, environment: Mapping[str, str], terminal: int = subprocess.PIPE) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="d"))
         self.seen: list[str] = []
         self.process = subprocess.Popen(
-            [*PROGRAM, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [*PROGRAM, *arguments], cwd=ROOT, stdout=terminal, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **environment, "TMPDIR": str(self.folder)},
         )  # fmt: skip
 
@@ -68,7 +73,7 @@ class Demo:
             assert self.processes() == {}
         finally:
             self.close()
-        return self.process.returncode, "".join([*self.seen, output]), errors
+        return self.process.returncode, "".join([*self.seen, output or ""]), errors
 
     def close(self) -> None:
         """Kill it if it still runs."""
@@ -102,8 +107,8 @@ def start() -> Iterator[Start]:
     """Starts demonstrations that end with the test."""
     started: list[Demo] = []
 
-    def begin(*arguments: str, **environment: str) -> Demo:
-        started.append(Demo(*arguments, environment=environment))
+    def begin(*arguments: str, terminal: int = subprocess.PIPE, **environment: str) -> Demo:
+        started.append(Demo(*arguments, environment=environment, terminal=terminal))
         return started[-1]
 
     yield begin
@@ -165,6 +170,37 @@ def check_rollback(output: str) -> None:
     assert said.splitlines()[-1].startswith("Failed, all to cart:1.0.0, ✗ request-success-rate 88 ")
     assert "   ✗ cart   rolled back: cart:1.0.0 has all traffic, as before\n" in output
     in_order(output, "$ imagebot canary explain cart -n canary-demo-", "success rate 88.00% < 99%", "imagebot canary retry cart")
+
+
+def test_on_a_terminal_it_is_a_live_picture(kubeconfig: str, start: Start) -> None:
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+    demo = start("--kubeconfig", kubeconfig, "--speed", "fast", terminal=slave, TERM="xterm-256color", NO_COLOR="")
+    os.close(slave)
+    shown = bytearray()
+
+    def until_shown(text: str) -> None:
+        until(lambda: text.encode() in read(master, shown), f"{text!r} on the terminal", SECONDS)
+
+    try:
+        until_shown("next step in")
+        until_shown("10 % to shop:2.0.0")
+        demo.process.send_signal(signal.SIGINT)
+        until_shown(STOPPED.strip())
+        code, _, errors = demo.end()
+    finally:
+        os.close(master)
+    assert (code, errors) == (130, "")
+    assert "\x1b[33m━━━\x1b[0m\x1b[34m─" in shown.decode()
+    assert "shop     Progressing, " not in shown.decode()
+
+
+def read(master: int, shown: bytearray) -> bytearray:
+    """What a terminal has shown by now."""
+    with contextlib.suppress(BlockingIOError):
+        shown += os.read(master, 1 << 20)
+    return shown
 
 
 # --- stopped
