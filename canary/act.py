@@ -129,6 +129,8 @@ async def _carry_out(effect: Effect, tick: Tick) -> None:
 
 async def _route(effect: Route, tick: Tick) -> None:
     cookies = await tick.router.set_weights(tick.site, effect.weights)
+    if effect.weights.canary:
+        tick.raised = tick.tools.clock.monotonic()
     tick.tools.exported.weights(tick.site, effect.weights.primary, effect.weights.canary)
     if cookies is not None:
         fields = {

@@ -328,6 +328,8 @@ class CanaryLoop(KeyedLoop):
         finally:
             memory.unwritten, memory.uncounted = tick.unwritten, tick.uncounted
             self._start_stopwatches(tick)
+        if tick.raised is not None and memory.due - tick.raised < interval / 2:
+            memory.due = tick.raised + interval  # gates took long: what they let in is not judged before it has had its time
         if tick.analysed:
             exported.duration(tick.site, time.perf_counter() - started)
         exported.tick(result, lateness if before not in RESTING else 0.0)

@@ -19,9 +19,12 @@ is ready, traffic goes back to it (Finalising), the target is scaled to zero and
 holds the run for a tick and is counted; when `threshold` of them have been counted all traffic goes to the primary, the
 target is scaled to zero and the run has Failed.
 
-Three things are as people wish that they were, and not as in Flagger: the tick that reaches the threshold also rolls back;
-going back to the promoted revision ends a run instead of promoting what nobody wants any more; and a target is never scaled
-away while the primary is not ready.
+Some things are as people wish that they were, and not as in Flagger. The tick that reaches the threshold also rolls back. Going
+back to the promoted revision ends a run instead of promoting what nobody wants any more. A target is never scaled away while the
+primary is not ready, and gets no traffic while it has no pods. A run that cannot go on, because something of it cannot be put
+right or its routes cannot be read, is still judged and can still be rolled back. And when the target has all the traffic, as
+after a promotion that failed, none of it goes back to a primary that is beyond hope: the next revision is analysed where it is,
+and its promotion mends the primary.
 """
 
 from __future__ import annotations

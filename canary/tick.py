@@ -63,6 +63,7 @@ class Tick:
         measured: What the metrics said, if they were asked.
         pending: Fields of the status that go with the next write.
         analysed: Whether the tick got as far as its checks.
+        raised: Monotonic moment at which the canary got more traffic.
         hindered: Why the run cannot go on, though it can be rolled back.
         unwritten: The status could not be written when it was tried last.
         uncounted: Failed checks of the run, with those that could not be written.
@@ -85,6 +86,7 @@ class Tick:
     measured: tuple[Check, ...] | None = None
     pending: dict[str, Any] = field(default_factory=dict)
     analysed: bool = False
+    raised: float | None = None
     hindered: str = ""
     unwritten: bool = False
     uncounted: int = 0

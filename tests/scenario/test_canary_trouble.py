@@ -232,6 +232,22 @@ async def test_what_waits_for_its_start_ends_when_the_revision_is_taken_back(wor
     assert (await world.status()).last_handled_action == "retry 1"
 
 
+async def test_what_a_slow_answer_lets_in_has_its_time_before_it_is_judged(world: CanaryWorld) -> None:
+    await running(world)
+    begun, judged = world.clock.monotonic(), []
+
+    class Slow(Measures):
+        async def measure(self, site: Site, now: datetime) -> Sequence[Check]:
+            judged.append((world.clock.monotonic() - begun, world.routed()))
+            world.clock._passed += 3.5 * INTERVAL
+            return await super().measure(site, now)
+
+    measure(world, Slow())
+    await world.until(Phase.SUCCEEDED)
+    (first, _), (second, weight_then) = judged
+    assert (second - first, weight_then) == (4.5 * INTERVAL, 40)
+
+
 # --- lost and changed objects
 
 

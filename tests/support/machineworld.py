@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from canary.api import CanarySpec, CanaryStatus
@@ -125,10 +125,6 @@ class MachineWorld:
             target = Target("app", "web", self.revision, generation=1)
             present = Present("Deployment", self.plan, target, {}, 3, self.now, self.now + timedelta(seconds=10))
             self.status = written(self.status, effect, present)
-
-    def with_plan(self, **changes: object) -> None:
-        """Edit the spec."""
-        self.plan = replace(self.plan, **changes)  # type: ignore[arg-type]
 
     def texts(self, effects: tuple[Effect, ...] | None = None) -> list[str]:
         """Texts of the events, of one tick if given."""
