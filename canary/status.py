@@ -157,7 +157,7 @@ def shown_checks(checks: Sequence[Check]) -> list[MetricCheck]:
         MetricCheck(
             metric=check.metric,
             query=check.query[:MAX_WHY],
-            value="" if check.value is None else f"{check.value:g}",
+            value=None if check.value is None else f"{check.value:g}",
             threshold=check.threshold,
             verdict=check.verdict.value,
             message=check.text[:MAX_WHY],
