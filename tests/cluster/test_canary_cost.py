@@ -62,8 +62,7 @@ def many_rest(stage: Stage) -> None:
         stage.create(deployment(name, replicas=1), body)
     stage.world.service("idle", namespace=stage.namespace).start()
     for name in names:
-        stage.until(lambda name=name: stage.phases(name)[-1:] == ["Initialized"], f"{name} to be initialized")
-        stage.until(lambda name=name: stage.sizes(name)[-1] == 0, f"{name} to be scaled down")
+        until_at_rest(stage, name)
     stage.until(lambda: sum(told.text.startswith("Initialization done!") for told in stage.events()) == IDLE, "the events")
     stage.until(lambda: not any(pods_of(stage, name) for name in names), "the targets to have no pods")
     # What the last pods did has been seen by then.
@@ -72,6 +71,11 @@ def many_rest(stage: Stage) -> None:
     scrapes(stage, SPAN)
     stage.notes["asked"] = asked(stage, began)
     stage.ended = 1
+
+
+def until_at_rest(stage: Stage, name: str) -> None:
+    stage.until(lambda: stage.phases(name)[-1:] == ["Initialized"], f"{name} to be initialized")
+    stage.until(lambda: stage.sizes(name)[-1] == 0, f"{name} to be scaled down")
 
 
 def pods_of(stage: Stage, name: str) -> int:

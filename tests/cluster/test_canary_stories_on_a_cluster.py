@@ -71,7 +71,8 @@ def theatre(
     """All stories of the tests that were selected, begun."""
     if not control_plane.runs_workloads:
         pytest.skip("nothing runs on a bare API server")
-    wanted = {item.function.story for item in request.session.items if hasattr(getattr(item, "function", None), "story")}
+    tests = [getattr(item, "function", None) for item in request.session.items]
+    wanted: set[Story] = {test.story for test in tests if hasattr(test, "story")}
     namespace = f"canary-stories-{secrets.token_hex(3)}"
     control_plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     try:
@@ -79,7 +80,8 @@ def theatre(
             if a_router_is_installed_late in wanted:
                 forget_traefik(made)
             world.service().start()
-            for story in sorted(wanted, key=lambda story: story.__name__):
+            # The longest first.
+            for story in sorted(wanted, key=lambda story: (story is not the_chapter, story.__name__)):
                 made.start(story.__name__, story, namespace="production" if story is the_chapter else "")
             yield made
     finally:
@@ -170,7 +172,7 @@ def test_a_revision_that_does_well_is_promoted_step_by_step(stage: Stage) -> Non
 @about(a_revision_does_well)
 def test_steps_are_an_interval_apart(stage: Stage) -> None:
     """By what the status says, so that a machine that stalls fails nothing."""
-    due = changes([status.get("nextStepTime") for status in stage.statuses() if status.get("nextStepTime")])
+    due = changes([str(status["nextStepTime"]) for status in stage.statuses() if status.get("nextStepTime")])
     moments = [int(text[11:13]) * 3600 + int(text[14:16]) * 60 + float(text[17:].rstrip("Z")) for text in due]
     steps = [(after - before) % 86400 for before, after in itertools.pairwise(moments)]
     assert len(steps) >= 4
@@ -181,8 +183,7 @@ def test_steps_are_an_interval_apart(stage: Stage) -> None:
 
 
 def a_revision_fails_requests(stage: Stage) -> None:
-    stage.bootstrap(deployment(), canary())
-    stage.traffic(failing=0.1)
+    stage.bootstrap(deployment(), canary(), failing=0.1)
     stage.release("2")
     stage.until_event("Canary failed!")
     stage.until_phase("Failed")
@@ -217,8 +218,7 @@ def test_errors_roll_back(stage: Stage) -> None:
 
 
 def a_revision_is_slow(stage: Stage) -> None:
-    stage.bootstrap(deployment(), canary())
-    stage.traffic(latency=SLOW)
+    stage.bootstrap(deployment(), canary(), latency=SLOW)
     stage.release("2")
     stage.until_event("Canary failed!")
     stage.until_phase("Failed")
@@ -251,9 +251,8 @@ def pods_crash(stage: Stage) -> None:
 def test_a_crash_loop_is_rolled_back_by_the_deadline(stage: Stage) -> None:
     assert stage.weights() == [0]
     assert stage.phases() == FAILED
-    warnings = stage.warnings()
-    assert warnings[0].startswith("canary deployment web.NS not ready: waiting for rollout to finish: ")
-    assert warnings[-1] == "Canary failed! Scaling down web.NS"
+    assert stage.waits()[0].startswith("canary deployment web.NS not ready: waiting for rollout to finish: ")
+    assert stage.warnings()[-1:] == ["Canary failed! Scaling down web.NS"]
     assert not any("Advance" in text for text in stage.texts())
     assert (stage.image("web-primary"), stage.sizes()) == ("1", [2, 0, 2, 0])
 
@@ -269,9 +268,9 @@ def test_pods_that_start_slowly_are_waited_for(stage: Stage) -> None:
     """On both sides: the primary's new pods take as long, and nothing ends before they are ready."""
     assert stage.phases() == RUN
     assert stage.weights() == [0, 50, 0]
-    warnings = stage.warnings()
-    assert warnings[0].startswith("canary deployment web.NS not ready: waiting for rollout to finish: ")
-    assert any(text.startswith("web-primary.NS not ready: waiting for rollout to finish: ") for text in warnings)
+    waits = stage.waits()
+    assert waits[0].startswith("canary deployment web.NS not ready: waiting for rollout to finish: ")
+    assert any(text.startswith("web-primary.NS not ready: waiting for rollout to finish: ") for text in waits)
     assert stage.ladder("failedChecks") == [0]
     assert stage.image("web-primary") == "2"
 
@@ -510,8 +509,7 @@ def test_a_change_of_a_tracked_configuration_is_a_revision(stage: Stage) -> None
 
 
 def the_analysis_is_skipped(stage: Stage) -> None:
-    stage.bootstrap(deployment(), canary(spec={"skipAnalysis": True}))
-    stage.traffic(failing=0.5)
+    stage.bootstrap(deployment(), canary(spec={"skipAnalysis": True}), failing=0.5)
     stage.release("2")
     stage.until_phase("Succeeded")
 
@@ -809,7 +807,7 @@ def the_chapter(stage: Stage) -> None:
     stage.create(release)
     ready = {"type": "Ready", "status": "True", "reason": "UpgradeSucceeded", "message": "Helm upgrade succeeded"}
     status = {"status": {"observedGeneration": 1, "conditions": [ready]}}
-    stage.api.merge_patch(release["apiVersion"], "HelmRelease", "my-app", status, stage.namespace, subresource="status")
+    stage.api.merge_patch("helm.toolkit.fluxcd.io/v2", "HelmRelease", "my-app", status, stage.namespace, subresource="status")
     world.proxy.places["flagger-loadtester.test"] = load_tester(stage)
     world.proxy.inside["http://my-app.company.com/"] = world.gates.url("/my-app")
     body = seed_canary()

@@ -50,6 +50,7 @@ WATCHED = (
     (GATEWAY, "HTTPRoute"),
     (TRAEFIK, "TraefikService"),
 )
+WAITING = "not ready: waiting for rollout to finish"
 FINALIZER_FREE = {"metadata": {"finalizers": None}}
 
 
@@ -101,8 +102,8 @@ def autoscaler(name: str = "web", *, least: int = 2, most: int = 4) -> Object:
     }
 
 
-SUCCESS = {"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": "10s"}
-DURATION = {"name": "request-duration", "thresholdRange": {"max": 500}, "interval": "10s"}
+SUCCESS = {"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": "30s"}
+DURATION = {"name": "request-duration", "thresholdRange": {"max": 500}, "interval": "30s"}
 
 
 def canary(provider: str = "istio", *, kind: str = "Deployment", spec: Object | None = None, service: Object | None = None,
@@ -263,7 +264,7 @@ class World:
     def service(self, name: str = "flagger", *flags: str, namespace: str = "", prometheus: str = "") -> Service:
         """A process of the service, not started: for all namespaces, or for one, with this Prometheus or that of the world."""
         surroundings = {"HTTP_PROXY": self.proxy.url, **({"RUNTIME_NAMESPACE": namespace} if namespace else {})}
-        replica = self.lab.replica(name, **surroundings)
+        replica = self.lab.replica(name, **surroundings)  # type: ignore[arg-type]
         scope = ("--watch-all-namespaces=false",) if namespace else ()
         metrics = ("--metrics-server", prometheus or self.prometheus.url)
         self.services[name] = Service(replica, ("--controllers", "canary", *metrics, *scope, *flags))
@@ -366,12 +367,15 @@ class Stage:
         """What requests to the target are like from now on: `failing` (a share), `latency` (milliseconds)."""
         self.world.traffic.set(self.namespace, self.name, **quality)
 
-    def bootstrap(self, *objects: Object, phase: str = "Initialized", wait: bool = True) -> None:
-        """Make a target, a Canary and what else there is, and wait until the Canary is initialized."""
-        self.traffic()
+    def bootstrap(self, *objects: Object, wait: bool = True, **quality: float) -> None:
+        """Make a target, a Canary and what else there is, and wait until the Canary is initialized.
+
+        Traffic has its quality from the start: rates are then the same over any window.
+        """
+        self.traffic(**quality)
         self.create(*objects)
         if wait:
-            self.until_phase(phase)
+            self.until_phase("Initialized")
         self.began = self.began or max(v.revision for v in self.chronicle.of())
 
     def release(self, tag: str, *, kind: str = "Deployment", annotations: Mapping[str, str | None] | None = None) -> None:
@@ -423,16 +427,23 @@ class Stage:
                 told.append(Told(body["type"], body["message"].replace(self.namespace, "NS")))
         return told
 
+    def told(self) -> list[Told]:
+        """What was told since the initialization: what goes on before depends on the machine."""
+        events = self.events()
+        start = next((n for n, told in enumerate(events) if told.text.startswith("Initialization done!")), -1)
+        return events[start + 1 :]
+
     def texts(self) -> list[str]:
-        """Their texts, from the first word of a run on: what goes on until the first primary is ready depends on the machine."""
-        texts = [told.text for told in self.events()]
-        start = next((n for n, text in enumerate(texts) if text.startswith("Initialization done!")), -1)
-        return texts[start + 1 :]
+        """The texts since the initialization, but for those about pods that are not there yet: that too depends on it."""
+        return [told.text for told in self.told() if WAITING not in told.text]
 
     def warnings(self) -> list[str]:
-        """The texts of warnings since the initialization."""
-        rest = self.events()[-len(self.texts()) :] if self.texts() else []
-        return [told.text for told in rest if told.kind == "Warning"]
+        """The texts of warnings, as `texts` has them."""
+        return [told.text for told in self.told() if told.kind == "Warning" and WAITING not in told.text]
+
+    def waits(self) -> list[str]:
+        """The texts about pods that were not there yet."""
+        return [told.text for told in self.told() if WAITING in told.text]
 
     def statuses(self, name: str = "") -> list[Object]:
         """Each status that a Canary had."""
