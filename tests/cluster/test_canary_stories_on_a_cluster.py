@@ -72,7 +72,7 @@ def theatre(
     if not control_plane.runs_workloads:
         pytest.skip("nothing runs on a bare API server")
     tests = [getattr(item, "function", None) for item in request.session.items]
-    wanted: set[Story] = {test.story for test in tests if hasattr(test, "story")}
+    wanted: set[Story] = {test.story for test in tests if test is not None and hasattr(test, "story")}
     namespace = f"canary-stories-{secrets.token_hex(3)}"
     control_plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     try:
