@@ -69,7 +69,7 @@ def _deleting(facts: Facts) -> Lines:
     view = facts.view
     yield Line(Kind.VERDICT, f"It has been in deletion for {age(view.canary.meta.deletion_timestamp or '', facts.now)}.")
     if facts.target_problem:
-        yield Line(Kind.BAD, f"{facts.target_problem}: what it took over cannot be given back.")
+        yield Line(Kind.BAD, f"{facts.target_problem}: there is nothing to give back to.")
     elif view.canary.spec.revert_on_deletion:
         yield Line(Kind.WAITS, "The target gets its pods and the traffic back first (revertOnDeletion).")
     for name in view.canary.meta.finalizers:

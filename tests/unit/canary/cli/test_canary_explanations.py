@@ -75,7 +75,7 @@ def test_being_deleted() -> None:
     assert lines[0] == "▶ It has been in deletion for 60s."
     assert "revertOnDeletion" in lines[1]
     stuck = told(view("Terminating", deleted=True), target=None, target_problem='deployments.apps "web" not found')
-    assert stuck[1].endswith("what it took over cannot be given back.")
+    assert stuck[1].endswith("there is nothing to give back to.")
 
 
 # --- setting up

@@ -224,9 +224,9 @@ async def test_a_lost_primary_is_not_made_of_what_was_not(phase: str, promoted: 
     objects, problem = await lost(phase, promoted, **more)
     found = revision(objects)
     assert str(problem) == (
-        f"createPrimaryDeployment failed: deployment web-primary.prod was deleted while web.prod holds revision {found}, which "
-        f"was not promoted (promoted: {promoted}); go back to the promoted revision, or annotate the Canary with "
-        f"imagebot.dev/recreate-primary={found} to make the primary of what is there"
+        "createPrimaryDeployment failed: deployment web-primary.prod is not there (deleted, or spec.targetRef was changed), and "
+        f"web.prod holds revision {found}, which was not promoted (promoted: {promoted}); go back to the promoted revision, or "
+        f"annotate the Canary with imagebot.dev/recreate-primary={found} to make the primary of what is there"
     )
     assert objects.now(PRIMARY) is None
 
