@@ -189,7 +189,7 @@ class PodWorkload(ABC):
             return
         kind, namespace = self.KIND.lower(), site.namespace
         raise Problem(
-            f"{kind} {site.primary}.{namespace} is not there (deleted, or spec.targetRef was changed) and {site.target}.{namespace}"
+            f"{kind} {site.primary}.{namespace} is missing (deleted, or spec.targetRef was changed) and {site.target}.{namespace}"
             f" holds revision {revision}, which was not promoted (promoted: {promoted}); go back to the promoted revision, or "
             f"annotate the Canary with {RECREATE}={revision} to make the primary of what is there"
         )

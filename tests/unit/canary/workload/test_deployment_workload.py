@@ -224,7 +224,7 @@ async def test_a_lost_primary_is_not_made_of_what_was_not(phase: str, promoted: 
     objects, problem = await lost(phase, promoted, **more)
     found = revision(objects)
     assert str(problem) == (
-        "createPrimaryDeployment failed: deployment web-primary.prod is not there (deleted, or spec.targetRef was changed) and "
+        "createPrimaryDeployment failed: deployment web-primary.prod is missing (deleted, or spec.targetRef was changed) and "
         f"web.prod holds revision {found}, which was not promoted (promoted: {promoted}); go back to the promoted revision, or "
         f"annotate the Canary with imagebot.dev/recreate-primary={found} to make the primary of what is there"
     )
