@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from canary.settings import CanarySettings
 
 DEFAULTS = CanarySettings()
-WORKERS = 128
+WORKERS = 64
 """Ticks at once. They mostly wait for webhooks and metrics backends, and one that waits costs next to nothing."""
 
 

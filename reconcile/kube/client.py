@@ -251,10 +251,11 @@ class Client:
         attempts = 1 if urgent else ATTEMPTS
         for attempt in range(1, attempts + 1):
             await self._turn(urgent=urgent, spare=spare)
-            if method != "GET" and not urgent and self.fence is not None:
-                self.fence()
             try:
-                return await self._once(method, verb, target, params, data, content, accept, timeout)
+                async with self._limiter.slot(urgent=urgent):
+                    if method != "GET" and not urgent and self.fence is not None:
+                        self.fence()
+                    return await self._once(method, verb, target, params, data, content, accept, timeout)
             except (Temporary, Unreachable, Unauthenticated) as error:
                 wait = _wait_before_repeat(error, method, attempt)
                 if attempt == attempts or wait is None:

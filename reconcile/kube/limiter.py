@@ -1,57 +1,70 @@
-"""How many requests a second may go to the API server: a token bucket, as `--kube-api-qps` and `--kube-api-burst` say."""
+"""How many requests may go to the API server: in a second, as `--kube-api-qps` and `--kube-api-burst` say, and at once."""
 
 from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from reconcile.ports.clock import Clock
 
 QPS, BURST = 100.0, 500
 """Twice upstream, which has two processes for what is one here."""
-RESERVE = 0.25
-"""Part of the burst that requests which give way leave to others."""
-PATIENCE = 10.0
-"""Seconds for which they give way."""
+SPARE = 0.5
+"""What requests that give way (events) have of their own, as a part of both: so neither kind waits for the other's tokens."""
+SLOTS = 16
+"""Requests under way at once, watches apart. More make no server faster, but keep it from its other clients, the controllers
+whose work a rollout waits for among them."""
+PATIENCE = 0.25
+"""Seconds for which requests that give way wait for a free slot before they queue for one like all others."""
 PAUSE = 0.05
-"""Seconds after which they look again, at least."""
+"""Seconds after which they look again."""
+
+
+class _Bucket:
+    """Each request takes its token at once and waits until that token exists, so that the order is that of the calls."""
+
+    def __init__(self, clock: Clock, qps: float, burst: float) -> None:
+        self._clock, self._qps, self._burst = clock, qps, max(1.0, burst)
+        self._tokens = self._burst
+        self._filled = clock.monotonic()
+
+    async def take(self, *, wait: bool = True) -> None:
+        now = self._clock.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._qps)
+        self._filled = now
+        self._tokens -= 1
+        if self._tokens >= 0 or not wait:
+            return
+        try:
+            await self._clock.sleep(-self._tokens / self._qps)
+        except BaseException:
+            self._tokens += 1  # nobody uses it
+            raise
 
 
 class Limiter:
-    """A token bucket: `burst` requests at once, then `qps` in a second.
+    """`burst` requests at once, then `qps` in a second, and half of that beside for those that give way; `SLOTS` under way.
 
-    Each request takes its token at once and waits until that token exists, so that the order is that of the calls. An urgent one
-    (renewing the lease) takes a token without waiting: those behind it wait a moment longer. A spare one (an event) takes a token
-    only when there are more than the others may need in a moment, or when it has given way for long enough.
+    An urgent request (renewing the lease) waits for nothing: those behind it wait a moment longer.
     """
 
     def __init__(self, clock: Clock, qps: float = QPS, burst: int = BURST) -> None:
-        self._clock, self._qps, self._burst = clock, qps, float(burst)
-        self._tokens = float(burst)
-        self._filled = clock.monotonic()
+        self._clock = clock
+        self._tokens, self._spare_tokens = _Bucket(clock, qps, burst), _Bucket(clock, qps * SPARE, burst * SPARE)
+        self._slots = asyncio.Semaphore(SLOTS)
+
+    def slot(self, *, urgent: bool = False) -> AbstractAsyncContextManager[None]:
+        """Be one of the requests under way while inside."""
+        return nullcontext() if urgent else self._slots
 
     async def take(self, *, urgent: bool = False, spare: bool = False) -> float:
         """Wait for this request's turn; the seconds that it took."""
         began = self._clock.monotonic()
         if spare:
-            await self._give_way(began + PATIENCE)
-        self._fill()
-        self._tokens -= 1
-        if self._tokens < 0 and not urgent:
-            try:
-                await self._clock.sleep(-self._tokens / self._qps)
-            except BaseException:
-                self._tokens += 1  # nobody uses it
-                raise
+            await self._spare_tokens.take()
+            until = self._clock.monotonic() + PATIENCE
+            while self._slots.locked() and self._clock.monotonic() < until:
+                await self._clock.sleep(PAUSE)
+        else:
+            await self._tokens.take(wait=not urgent)
         return self._clock.monotonic() - began
-
-    async def _give_way(self, until: float) -> None:
-        wanted = min(self._burst, self._burst * RESERVE + 1)
-        while True:
-            self._fill()
-            missing, left = wanted - self._tokens, until - self._clock.monotonic()
-            if missing <= 0 or left <= 0:
-                return
-            await self._clock.sleep(min(left, max(PAUSE, missing / self._qps)))
-
-    def _fill(self) -> None:
-        now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._qps)
-        self._filled = now

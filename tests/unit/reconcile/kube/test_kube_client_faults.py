@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +33,7 @@ from reconcile.kube.errors import (
     Unreachable,
     from_status,
 )
-from reconcile.kube.limiter import PATIENCE, Limiter
+from reconcile.kube.limiter import PATIENCE, SLOTS, SPARE, Limiter
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.kube.reflector import Reflector, Scope
 from reconcile.runtime.feed import Feed
@@ -370,38 +370,13 @@ async def test_requests_are_spread_beyond_the_burst_and_urgent_ones_do_not_wait(
     assert clock.slept[2:] == [pytest.approx(0.1)]
 
 
-async def test_requests_that_give_way_leave_a_reserve_and_go_when_it_is_full() -> None:
+async def test_events_and_other_requests_do_not_wait_for_each_other_s_tokens() -> None:
     clock = Clock()
     limiter = Limiter(clock, qps=10, burst=8)
-    for _ in range(5):
-        assert await limiter.take(spare=True) == 0.0
-    assert await limiter.take(spare=True) == 0.0  # down to the reserve
+    assert [await limiter.take() for _ in range(8)] == [0.0] * 8
+    assert [await limiter.take(spare=True) for _ in range(4)] == [0.0] * 4
     assert clock.slept == []
-    assert await limiter.take(spare=True) == pytest.approx(0.1)
-    for _ in range(2):
-        assert await limiter.take() == 0.0  # the reserve is for these
-    assert len(clock.slept) == 1
-
-
-async def test_requests_give_way_for_a_while_and_not_for_ever() -> None:
-    clock = Clock()
-    limiter = Limiter(clock, qps=10, burst=8)
-    for _ in range(8):
-        await limiter.take()
-    waiting = asyncio.create_task(limiter.take(spare=True))
-    others = 0
-    while not waiting.done():
-        await limiter.take()
-        others += 1
-        assert others < 1000
-    assert PATIENCE <= waiting.result() <= PATIENCE + 1.0
-    assert others > 50
-
-
-async def test_a_small_burst_is_no_reason_to_wait_for_ever() -> None:
-    clock = Clock()
-    limiter = Limiter(clock, qps=10, burst=1)
-    assert [await limiter.take(spare=True) for _ in range(3)] == [0.0, pytest.approx(0.1), pytest.approx(0.1)]
+    assert await limiter.take(spare=True) == pytest.approx(1 / (10 * SPARE))
 
 
 async def test_waiting_for_the_limit_is_measured_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -414,3 +389,19 @@ async def test_waiting_for_the_limit_is_measured_and_said(tmp_path: Path, capsys
     assert 'imagebot_kube_request_wait_seconds_count{priority="normal"} 4' in text
     assert 'imagebot_kube_request_wait_seconds_sum{priority="normal"} 6' in text
     assert "".join(capsys.readouterr()).count("requests wait for --kube-api-qps") == 1
+
+
+async def test_only_so_many_requests_are_under_way_and_events_are_the_last_to_go() -> None:
+    clock = Clock()
+    limiter = Limiter(clock, qps=1000, burst=1000)
+    async with AsyncExitStack() as held:
+        for _ in range(SLOTS):
+            await held.enter_async_context(limiter.slot())
+        async with limiter.slot(urgent=True):
+            pass
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01), limiter.slot():
+                pass
+        assert (await limiter.take(), clock.slept) == (0.0, [])
+        assert await limiter.take(spare=True) == pytest.approx(PATIENCE)  # and no longer
+    assert await limiter.take(spare=True) == 0.0
