@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import re
 import secrets
@@ -283,6 +284,7 @@ async def test_propagation_decides_over_what_is_owned(
         return workloads.api.list("apps/v1", "ReplicaSet", namespace)
 
     await eventually(sets)
+    await asyncio.sleep(1.0)  # the garbage collector has to have seen the set too: what it does not know of it cannot orphan
     assert await cluster.delete(made, propagation=propagation)
     workloads.api.wait("apps/v1", "Deployment", "web", lambda found: found is None, namespace)
     if stays:

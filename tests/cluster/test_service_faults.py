@@ -99,13 +99,14 @@ def test_missing_definitions_are_waited_for(bare_world: ClusterLab) -> None:
     replica = world.start()
     until(lambda: len(replica.says("cannot follow a kind", "ImageRepository")) == 1, "the log to say it")
     install_definitions(world.api)
-    until(lambda: len(replica.says("following a kind again")) == 4, "the kinds to be followed", seconds=60)
+    kinds = len(chart_definitions())
+    until(lambda: len(replica.says("following a kind again")) == kinds, "the kinds to be followed", seconds=120)
     bare = world.create_app()
     world.until_settled(bare, "1.0.0")
     assert len(bare.log()) == 2
     said = replica.says("cannot follow a kind")
-    assert len(said) == 4
-    assert len({line.partition('"kind"')[2][:24] for line in said}) == 4
+    assert len(said) == kinds
+    assert len({line.partition('"kind"')[2][:24] for line in said}) == kinds
 
 
 def test_a_kind_that_may_not_be_read_is_named_and_the_others_go_on(world: ClusterLab) -> None:

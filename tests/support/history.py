@@ -119,7 +119,8 @@ class History:
                 self._stopped.wait(0.2)
             except (ApiError, httpx.TransportError) as error:
                 since = None
-                self.failures.append(f"{kind}: {error!r}")
+                if "storage is (re)initializing" not in repr(error):  # the server serves a definition that was just changed anew
+                    self.failures.append(f"{kind}: {error!r}")
                 self._stopped.wait(0.2)
 
     def _note(self, kind: str, body: Object, *, gone: bool) -> None:
