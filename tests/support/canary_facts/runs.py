@@ -341,6 +341,17 @@ def scaled_object_story(s: Story) -> None:
 # --- deletion
 
 
+GENERATED = [("Deployment", "web-primary"), ("Service", "web-canary"), ("Service", "web-primary")]
+ROUTES = [("VirtualService", "web"), ("DestinationRule", "web-canary"), ("DestinationRule", "web-primary")]
+
+
+def collected(s: Story, *objects: tuple[str, str]) -> None:
+    """Wait for the garbage collector, which takes its time on a busy machine."""
+    for kind, name in objects:
+        s.until(lambda kind=kind, name=name: s.chronicle.of(kind, name)[-1].gone, f"garbage collection of {kind} {name}")  # type: ignore[misc]
+    s.settle(5)
+
+
 @story
 def delete_revert_istio(s: Story) -> None:
     """A Service and a VirtualService that were there are given back."""
@@ -353,15 +364,14 @@ def delete_revert_istio(s: Story) -> None:
 def delete_revert_kubernetes(s: Story) -> None:
     start(s, deployment(), canary("kubernetes", iterations=1, spec={"revertOnDeletion": True}))
     s.delete()
-    s.settle(5)
+    collected(s, *GENERATED, ("Service", "web"))
 
 
 @story
 def delete_plain(s: Story) -> None:
     start(s, deployment(), canary())
     s.delete()
-    s.until(lambda: s.chronicle.of("Deployment", "web-primary")[-1].gone, "garbage collection")
-    s.settle(5)
+    collected(s, *GENERATED, *ROUTES, ("Service", "web"))
 
 
 @story
@@ -370,7 +380,7 @@ def delete_mid_run_revert(s: Story) -> None:
     s.release()
     s.weight(20)
     s.delete()
-    s.settle(5)
+    collected(s, *GENERATED, *ROUTES, ("Service", "web"))
 
 
 # --- alerts
