@@ -357,7 +357,7 @@ def delete_revert_istio(s: Story) -> None:
     """A Service and a VirtualService that were there are given back."""
     start(s, service(), virtual_service(), deployment(), canary(spec={"revertOnDeletion": True}))
     s.delete()
-    s.settle(5)
+    collected(s, *GENERATED, *(route for route in ROUTES if route[0] == "DestinationRule"))
 
 
 @story
