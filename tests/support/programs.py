@@ -39,6 +39,10 @@ PROGRAMS = {
         "v3.22.0",
         {f"{_CHARTS}.k8sVersionMajor": "1", f"{_CHARTS}.k8sVersionMinor": KUBERNETES.split(".")[1]},
     ),
+    "kustomize": GoProgram("sigs.k8s.io/kustomize/kustomize/v5", "v5.8.1"),
+    "sops": GoProgram("github.com/getsops/sops/v3/cmd/sops", "v3.13.3"),
+    "age": GoProgram("filippo.io/age/cmd/age", "v1.3.2"),
+    "age-keygen": GoProgram("filippo.io/age/cmd/age-keygen", "v1.3.2"),
 }
 """By the command's name."""
 
