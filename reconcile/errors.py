@@ -19,33 +19,62 @@ library (`net`, `registry`, `git`, `local`, `kube`) derive their own errors from
 
 from __future__ import annotations
 
+from typing import Literal
+
+Told = Literal["Warning", "Normal", "Trace", ""]
+"""How people hear of an outcome: type of an event, or nothing."""
+
 
 class ReconcileError(Exception):
     """Base of every error that carries a message for a person."""
 
 
 class ReasonedError(ReconcileError):
-    """A `ReconcileError` that also carries the machine-readable reason for conditions and events."""
+    """A `ReconcileError` that also carries the machine-readable reason for conditions and events.
 
-    def __init__(self, reason: str, message: str) -> None:
+    Args:
+        reason: CamelCase word.
+        message: For people; the message of the condition Ready.
+        event: Text of the event, where it is another one than the message.
+        told: What kind of event it is.
+    """
+
+    def __init__(self, reason: str, message: str, *, event: str | None = None, told: Told = "Warning") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.event = event
+        self.told: Told = told
 
 
 class Stalled(ReasonedError):
-    """Nothing helps until somebody edits the object or what it refers to; the object is not retried."""
+    """Nothing helps until somebody edits the object or what it refers to; the object is not retried.
+
+    With `observed` the generation counts as handled.
+    """
+
+    def __init__(
+        self, reason: str, message: str, *, event: str | None = None, told: Told = "Warning", observed: bool = True
+    ) -> None:
+        super().__init__(reason, message, event=event, told=told)
+        self.observed = observed
 
 
 class Failed(ReasonedError):
-    """The step failed for a classified reason and is retried with exponential back-off."""
+    """The step failed for a classified reason and is retried: after `after` seconds, or with exponential back-off."""
+
+    def __init__(
+        self, reason: str, message: str, *, event: str | None = None, told: Told = "Warning", after: float | None = None
+    ) -> None:
+        super().__init__(reason, message, event=event, told=told)
+        self.after = after
 
 
 class Waiting(ReasonedError):
     """Something is not there yet; the object is looked at again after `after` seconds, without back-off."""
 
-    def __init__(self, reason: str, message: str, after: float) -> None:
-        super().__init__(reason, message)
+    def __init__(self, reason: str, message: str, after: float, *, event: str | None = None, told: Told = "Warning") -> None:
+        super().__init__(reason, message, event=event, told=told)
         self.after = after
 
 

@@ -16,8 +16,18 @@ GATES: Mapping[str, bool] = {
     "GitShallowClone": True,
     "GitAllBranchReferences": True,
     "GitSparseCheckout": False,
+    "AdditiveCELDependencyCheck": False,
+    "ExternalArtifact": False,
+    "DirectSourceFetch": False,
+    "DisableConfigWatchers": False,
+    "CancelHealthCheckOnNewRevision": False,
+    "DisableStatusPollerCache": True,
+    "DisableFailFastBehavior": False,
+    "StrictPostBuildSubstitutions": True,
+    "GroupChangeLog": False,
+    "MigrateAPIVersion": False,
 }
-"""Feature gates that the upstream controllers know, with their defaults. Those about storage, caches and forced pushes are
+"""Feature gates that the upstream controllers know, with their defaults. Those about storage, caches, logs and forced pushes are
 accepted without effect: here nothing is ever pushed by force, and nothing is cloned whole."""
 
 
@@ -62,6 +72,54 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """Artifacts: where they are served, and how long those that were replaced are kept. The defaults are upstream's."""
+
+    address: str = ""
+    """Where they are served; empty: nowhere but on disk."""
+    advertised: str = ""
+    """Host and port under which others reach them; empty: those of `address`."""
+    retention_ttl: float = 60.0
+    """Seconds for which an artifact that was replaced may still be fetched."""
+    retention_records: int = 2
+    """Artifacts of one source that are kept at most, the present one among them."""
+    digest: str = "sha256"
+    """Algorithm of their digests."""
+    jitter: float = 0.05
+    """Part of an interval by which it may be longer or shorter, so that objects made together do not stay together."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplySettings:
+    """How Kustomizations are applied."""
+
+    default_service_account: str = ""
+    """ServiceAccount in whose name a Kustomization without one is applied; empty: our own."""
+    default_kubeconfig_service_account: str = ""
+    """The same for the login at another cluster."""
+    no_remote_bases: bool = False
+    """Accepted from upstream: builds never use the network here."""
+    insecure_kubeconfig_exec: bool = False
+    """Whether a kubeconfig from a Secret may run programs to log in."""
+    insecure_kubeconfig_tls: bool = False
+    """Whether it may switch the check of certificates off."""
+    override_managers: tuple[str, ...] = ()
+    """Further field managers whose fields are taken over."""
+    concurrent: int = 4
+    """Dry runs of one Kustomization at once."""
+    custom_stages: tuple[str, ...] = ()
+    """Kinds, as `group/kind`, that are applied in a stage of their own before the others."""
+    sops_age_secret: str = ""
+    """Secret in our namespace with age identities for Kustomizations whose decryption names none."""
+    watch_configs: str = "reconcile.fluxcd.io/watch=Enabled"
+    """Label selector of ConfigMaps and Secrets whose change wakes the Kustomizations that read them."""
+    own_namespace: str = ""
+    """The namespace that we run in."""
+    http_retry: int = 9
+    """Tries to fetch an artifact before the pass fails."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of the service."""
 
@@ -75,5 +133,7 @@ class Settings:
     retry: RetrySettings = field(default_factory=RetrySettings)
     log: LogSettings = field(default_factory=LogSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    apply: ApplySettings = field(default_factory=ApplySettings)
     packages: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Values of the options that packages brought, by Python name; there may be secrets among them."""

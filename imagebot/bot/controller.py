@@ -29,7 +29,7 @@ from reconcile.ports.clock import Clock, parse_timestamp, timestamp
 from reconcile.ports.store import Change, ChangeType, Store
 from reconcile.runtime.index import Dependants
 from reconcile.runtime.outcome import Success
-from reconcile.runtime.run import Run
+from reconcile.runtime.run import Reconciler, Run
 
 UP_TO_DATE = "repository up-to-date"
 NO_CHANGE = "no change since last reconciliation"
@@ -37,7 +37,7 @@ HEARTBEAT = timedelta(minutes=10)
 """How old `lastAutomationRunTime` may get in the status while nothing else changes."""
 
 
-class ImageUpdateAutomationReconciler:
+class ImageUpdateAutomationReconciler(Reconciler):
     """Steps: select policies, find the source, see whether anything is due, build on the right ground, push, report."""
 
     kind = "ImageUpdateAutomation"

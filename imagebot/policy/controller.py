@@ -30,7 +30,7 @@ from reconcile.ports.store import Change, ChangeType, Store
 from reconcile.runtime.index import Dependants
 from reconcile.runtime.logs import get_logger
 from reconcile.runtime.outcome import Pending, Success
-from reconcile.runtime.run import Run
+from reconcile.runtime.run import Reconciler, Run
 
 log = get_logger("policy")
 
@@ -38,7 +38,7 @@ REQUEUE_DEPENDENCY = 30.0
 """Seconds after which a policy looks again for tags that were not there."""
 
 
-class ImagePolicyReconciler:
+class ImagePolicyReconciler(Reconciler):
     """Steps: find the repository, build the policy, read the tags, choose, look up the digest, report."""
 
     kind = "ImagePolicy"

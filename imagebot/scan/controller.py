@@ -24,7 +24,7 @@ from reconcile.registry.client import RegistryClient
 from reconcile.registry.names import Repository
 from reconcile.registry.tags import TagPages
 from reconcile.runtime.outcome import Success
-from reconcile.runtime.run import Run
+from reconcile.runtime.run import Reconciler, Run
 
 HEARTBEAT = timedelta(minutes=10)
 """How old `scanTime` may get in the status while nothing else changes."""
@@ -35,7 +35,7 @@ ORDINARY = ("triggered by interval", "no tags in database")
 """Reasons that nobody gave: time has passed, or we were started again (tags are kept in memory only)."""
 
 
-class ImageRepositoryReconciler:
+class ImageRepositoryReconciler(Reconciler):
     """Steps: check the spec, find credentials, decide whether a scan is due, scan, keep, report."""
 
     kind = "ImageRepository"

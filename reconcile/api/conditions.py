@@ -74,7 +74,13 @@ def drop(conditions: Sequence[Condition], *kinds: str) -> Conditions:
 
 
 def _ordered(conditions: list[Condition]) -> Conditions:
-    return tuple(sorted(conditions, key=lambda c: (_ORDER.get(c.type, 3), c.type if c.type not in _ORDER else "")))
+    """The three in their order, then the others: what was set upon a later generation first, then by type."""
+
+    def place(condition: Condition) -> tuple[int, int, str]:
+        known = _ORDER.get(condition.type)
+        return (known, 0, "") if known is not None else (3, -(condition.observed_generation or 0), condition.type)
+
+    return tuple(sorted(conditions, key=place))
 
 
 def cut(message: str) -> str:

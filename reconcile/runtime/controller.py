@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from reconcile.api import conditions as cond
 from reconcile.api.meta import EVENT_ANNOTATIONS, FINALIZER, CommonStatus, Key
@@ -68,6 +69,8 @@ class Controller(KeyedLoop):
         return await self._reconcile(resource)
 
     async def _delete(self, resource: AnyResource) -> Verdict | None:
+        if FINALIZER in resource.meta.finalizers:
+            await self.reconciler.finalize(resource)
         await self.reconciler.removed(resource)
         left = [f for f in resource.meta.finalizers if f != FINALIZER]
         if left != resource.meta.finalizers:
@@ -81,19 +84,30 @@ class Controller(KeyedLoop):
 
     async def _suspended(self, resource: AnyResource) -> Verdict | None:
         asked = resource.meta.requested_at
-        if self.reconciler.acknowledges_suspended and asked and asked != resource.status.last_handled_reconcile_at:
-            await self._write(resource, resource.status.model_copy(update={"last_handled_reconcile_at": asked}))
+        changes: dict[str, Any] = {}
+        if self.reconciler.acknowledges_suspended and asked:
+            changes["last_handled_reconcile_at"] = asked
+        if self.reconciler.observes_suspended(resource):
+            changes["observed_generation"] = resource.meta.generation
+        if changes:
+            await self._write(resource, resource.status.model_copy(update=changes))
         return Verdict()
 
     async def _reconcile(self, resource: AnyResource) -> Verdict | None:
         around = self._around
-        run = Run(resource, around.clock.now(), lambda: self._announce(run))
-        generation = resource.meta.generation
-        run.conditions = results.begin(
-            run.conditions, generation=generation, observed=resource.status.observed_generation, now=run.timestamp
+        run = Run(
+            resource,
+            around.clock.now(),
+            lambda must: self._announce(run, must=must),
+            lambda kind, reason, message, metadata: self._emit(run.resource, kind, reason, message, metadata),
         )
-        if run.new_generation or (self.reconciler.announces_requests and run.requested):
-            await self._announce(run)
+        generation = resource.meta.generation
+        if self.reconciler.announces_start:
+            run.conditions = results.begin(
+                run.conditions, generation=generation, observed=resource.status.observed_generation, now=run.timestamp
+            )
+            if run.new_generation or (self.reconciler.announces_requests and run.requested):
+                await self._announce(run)
         outcome: Outcome
         try:
             outcome = await self.reconciler.reconcile(run)
@@ -106,7 +120,9 @@ class Controller(KeyedLoop):
             around.metrics.reconcile_panics.labels(self.label).inc()
             outcome = error
         ended = timestamp(around.clock.now())
-        verdict = results.conclude(run.conditions, outcome, generation=generation, now=ended)
+        verdict = results.conclude(
+            run.conditions, outcome, generation=generation, now=ended, announced=self.reconciler.announces_start
+        )
         if isinstance(outcome, Pending) and not run.new_generation:
             return verdict  # what the object said before still holds, nothing is worth a write
         if await self._finish(run, verdict) is None:
@@ -120,10 +136,10 @@ class Controller(KeyedLoop):
 
     # --- writing
 
-    async def _announce(self, run: Run) -> None:
-        """Show how far the pass has got. Not while many others wait: after a start, writing what is over in a moment would keep
-        everybody from the end for longer than it lasts."""
-        if len(self.queue) > BACKLOG * self.workers:
+    async def _announce(self, run: Run, *, must: bool = False) -> None:
+        """Show how far the pass has got. Not while many others wait, unless it `must` be: after a start, writing what is over in a
+        moment would keep everybody from the end for longer than it lasts."""
+        if not must and len(self.queue) > BACKLOG * self.workers:
             return
         written = await self._write(run.resource, status_with_conditions(run.status, run.conditions))
         if written is None:
@@ -177,8 +193,8 @@ class Controller(KeyedLoop):
         if verdict.warning is not None:
             reason, message = verdict.warning[0], cond.cut(verdict.warning[1])
             log.error("reconciliation failed", reason=reason, error=message)
-            if old is None or old.status != "False" or (old.reason, old.message) != (reason, message):
-                self._emit(before, EventType.WARNING, reason, message, {})
+            if verdict.told and (old is None or old.status != "False" or (old.reason, old.message) != (reason, message)):
+                self._emit(before, EventType(verdict.told), reason, verdict.event, run.metadata)
             return
         if isinstance(outcome, Pending) or not isinstance(outcome, Success):
             return
@@ -187,7 +203,9 @@ class Controller(KeyedLoop):
         if outcome.event is not None or recovered or news:
             text = outcome.event if outcome.event is not None else outcome.message
             log.info(text.partition("\n")[0])
-            self._emit(before, EventType.NORMAL, cond.SUCCEEDED, text, outcome.metadata)
+            self._emit(
+                before, EventType.NORMAL, outcome.event_reason or outcome.reason, text, {**run.metadata, **outcome.metadata}
+            )
         elif run.requested and outcome.trace:
             self._emit(before, EventType.TRACE, cond.SUCCEEDED, outcome.trace, {})
 

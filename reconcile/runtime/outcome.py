@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from reconcile.api import conditions as cond
 from reconcile.api.conditions import Conditions
-from reconcile.errors import Failed, ReconcileError, Stalled, Waiting
+from reconcile.errors import Failed, ReasonedError, ReconcileError, Stalled, Told, Waiting
 from reconcile.redact import redact
 
 START_MESSAGE = "reconciliation in progress"
@@ -37,6 +37,10 @@ class Success:
     changed: bool = False
     """Whether the pass changed something outside: a commit was pushed."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    reason: str = cond.SUCCEEDED
+    """Reason of Ready."""
+    event_reason: str = ""
+    """Reason of the event; that of Ready where it is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,11 @@ class Verdict:
     after: float | None = None
     back_off: bool = False
     warning: tuple[str, str] | None = None
-    """Reason and message of a Warning event."""
+    """Reason and message of a failure: what Ready says."""
+    told: Told = ""
+    """What kind of event tells of it."""
+    event: str = ""
+    """The text of that event."""
     result: str = "success"
     """Label of the result metric: success, requeue_after, requeue, error."""
 
@@ -82,32 +90,46 @@ def progress(conditions: Conditions, message: str, *, generation: int, now: str)
     return result
 
 
-def conclude(conditions: Conditions, outcome: Outcome, *, generation: int, now: str) -> Verdict:
-    """What `outcome` makes of the conditions in force when the pass ended."""
+def conclude(conditions: Conditions, outcome: Outcome, *, generation: int, now: str, announced: bool = True) -> Verdict:
+    """What `outcome` makes of the conditions in force when the pass ended.
+
+    Where passes do not announce their start (`announced` False), a failure shows Reconciling only if it was there.
+    """
     if isinstance(outcome, Success):
         cleared = cond.drop(conditions, cond.RECONCILING, cond.STALLED)
-        ready = cond.put(cleared, cond.READY, "True", cond.SUCCEEDED, outcome.message, generation=generation, now=now)
+        ready = cond.put(cleared, cond.READY, "True", outcome.reason, outcome.message, generation=generation, now=now)
         return Verdict(ready, observed=True, after=outcome.after, result="requeue_after" if outcome.after else "success")
     if isinstance(outcome, Pending):
         return Verdict(conditions, observed=False, after=outcome.after, result="requeue_after" if outcome.after else "success")
     reason, message = reason_and_message(outcome)
+    reasoned = outcome if isinstance(outcome, ReasonedError) else None
+    told: Told = reasoned.told if reasoned else "Warning"
+    event = message if reasoned is None or reasoned.event is None else redact(reasoned.event)
     if isinstance(outcome, Stalled):
         stalled = cond.put(conditions, cond.STALLED, "True", reason, message, generation=generation, now=now)
         ready = cond.put(stalled, cond.READY, "False", reason, message, generation=generation, now=now)
-        return Verdict(ready, observed=True, warning=(reason, message))
-    retrying = conditions
+        return Verdict(ready, observed=outcome.observed, warning=(reason, message), told=told, event=event)
+    retrying = cond.drop(conditions, cond.STALLED)
     current = cond.get(conditions, cond.RECONCILING)
-    text = current.message if current else START_MESSAGE
-    retrying = cond.put(retrying, cond.RECONCILING, "True", cond.PROGRESSING_WITH_RETRY, text, generation=generation, now=now)
+    if current is not None or announced:
+        text = current.message if current else START_MESSAGE
+        retrying = cond.put(retrying, cond.RECONCILING, "True", cond.PROGRESSING_WITH_RETRY, text, generation=generation, now=now)
     retrying = cond.put(retrying, cond.READY, "False", reason, message, generation=generation, now=now)
-    if isinstance(outcome, Waiting):
-        return Verdict(retrying, observed=False, after=outcome.after, warning=(reason, message), result="requeue_after")
-    return Verdict(retrying, observed=False, back_off=True, warning=(reason, message), result="error")
+    after = outcome.after if isinstance(outcome, Waiting | Failed) else None
+    return Verdict(
+        retrying,
+        after=after,
+        back_off=after is None,
+        warning=(reason, message),
+        told=told,
+        event=event,
+        result="requeue_after" if isinstance(outcome, Waiting) else "error",
+    )
 
 
 def reason_and_message(error: Exception) -> tuple[str, str]:
     """Reason and message of an error, without credentials; `Failed` and its text when nobody classified it."""
-    if isinstance(error, Stalled | Failed | Waiting):
+    if isinstance(error, ReasonedError):
         return error.reason, redact(error.message)
     if isinstance(error, ReconcileError):
         return cond.FAILED, redact(str(error))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from reconcile.api.conditions import Conditions
 from reconcile.api.meta import CommonStatus
 from reconcile.api.resource import AnyResource
 from reconcile.ports.clock import timestamp
+from reconcile.ports.events import EventType
 from reconcile.runtime import outcome
 
 
@@ -20,14 +22,23 @@ class Run:
     in between, so that watchers see how far a long pass has got.
     """
 
-    def __init__(self, resource: AnyResource, now: datetime, write: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        resource: AnyResource,
+        now: datetime,
+        write: Callable[[bool], Awaitable[None]],
+        tell: Callable[[EventType, str, str, Mapping[str, str]], None],
+    ) -> None:
         self.resource = resource
         self.status: Any = resource.status
         self.conditions: Conditions = tuple(resource.status.conditions or ())
         self.now = now
         self.stamps: list[Callable[[Any], Any]] = []
         self.heartbeat = False
+        self.metadata: Mapping[str, str] = {}
+        """What every event of this pass carries, such as the revision."""
         self._write = write
+        self._tell = tell
 
     @property
     def new_generation(self) -> bool:
@@ -59,33 +70,41 @@ class Run:
         generation = self.resource.meta.generation
         self.conditions = outcome.progress(self.conditions, message, generation=generation, now=self.timestamp)
         if write:
-            await self._write()
+            await self._write(False)
+
+    async def save(self) -> None:
+        """Write the status as it is now, whatever else is waiting: what must not be forgotten if we are killed from here on."""
+        await self._write(True)
+
+    def tell(self, kind: EventType, reason: str, message: str, metadata: Mapping[str, str] | None = None) -> None:
+        """Tell people what happened in the middle of the pass."""
+        self._tell(kind, reason, message, {**self.metadata, **(metadata or {})})
 
 
-class Reconciler(Protocol):
+class Reconciler(ABC):
     """What a controller runs. Stateless between passes except for caches."""
 
     kind: str
-    announces_requests: bool
+    announces_requests = False
     """Whether a pass that was only asked for shows Reconciling at once (as ImageRepository and ImageUpdateAutomation do)."""
-    acknowledges_suspended: bool
+    announces_start = True
+    """Whether a pass shows Reconciling from its start; else from its first word of progress on (as Kustomization does)."""
+    acknowledges_suspended = True
     """Whether a suspended object still records the last request."""
 
+    @abstractmethod
     async def reconcile(self, run: Run) -> outcome.Success | outcome.Pending:
         """Move the object one step; raises Stalled, Failed, Waiting or anything else (back-off)."""
-        ...
 
-    async def removed(self, resource: AnyResource) -> None:
+    def observes_suspended(self, resource: AnyResource) -> bool:  # noqa: ARG002 - a default
+        """Whether a suspended object still notes its generation as handled."""
+        return False
+
+    async def finalize(self, resource: AnyResource) -> None:  # noqa: B027 - most leave nothing outside
+        """The object is to be deleted and waits for us: take back what was done outside. Raises what `reconcile` may raise."""
+
+    async def removed(self, resource: AnyResource) -> None:  # noqa: B027 - most keep nothing
         """The object is being deleted, or is gone: drop what was kept for it."""
-        ...
-
-
-class Triggers(Protocol):
-    """Maps a change of another kind to the keys of this one that it concerns."""
-
-    def __call__(self, change: Any) -> Awaitable[Any]:
-        """Keys to wake."""
-        ...
 
 
 def status_with_conditions(status: CommonStatus, conditions: Conditions) -> CommonStatus:

@@ -15,7 +15,7 @@ from reconcile.runtime.loop import Surroundings
 from reconcile.runtime.manager import Manager
 from reconcile.runtime.metrics import Metrics
 from reconcile.runtime.outcome import Success
-from reconcile.runtime.run import Run
+from reconcile.runtime.run import Reconciler, Run
 from reconcile.runtime.schedule import Schedule
 from tests.support.controlplane import ControlPlane
 from tests.support.kube import THING, eventually, minimal_crd, open_client, scheme_of, thing
@@ -24,7 +24,7 @@ OURS = "imagebot/"
 COUNT = 20
 
 
-class Noting:
+class Noting(Reconciler):
     """Writes the size into the status."""
 
     kind = THING.kind

@@ -23,7 +23,7 @@ from reconcile.runtime.controller import Controller
 from reconcile.runtime.loop import Surroundings
 from reconcile.runtime.metrics import Metrics
 from reconcile.runtime.outcome import Pending, Success
-from reconcile.runtime.run import Run
+from reconcile.runtime.run import Reconciler, Run
 from tests.support.clock import VirtualClock
 
 KIND = "ImageRepository"
@@ -52,7 +52,7 @@ def manifest(
     }
 
 
-class Scripted:
+class Scripted(Reconciler):
     """A reconciler whose outcome is set by the test: a value, an exception, or a function of the run."""
 
     kind = KIND
