@@ -92,7 +92,9 @@ def cluster_options(command: Command) -> Command:
             metavar="FILE",
             help="Kubeconfig of the cluster that holds the routing objects, if it is another one.",
         ),
-        click.option("--controllers", default="", metavar="NAME,...", help="Run only these: image, canary.  [default: all]"),
+        click.option(
+            "--controllers", default="", metavar="NAME,...", help="Only these: image, canary, source, kustomize.  [default: all]"
+        ),
         go_bool("--watch-all-namespaces", True, "Work in all namespaces; with false only in $RUNTIME_NAMESPACE."),
         click.option("--no-watch-all-namespaces", is_flag=True, hidden=True),
         click.option("--watch-label-selector", default="", metavar="SELECTOR", help="Only objects with these labels (a shard)."),
@@ -108,18 +110,14 @@ def cluster_options(command: Command) -> Command:
         *(
             click.option(name, expose_value=False, hidden=True, help="Accepted from upstream's deployments, without effect.")
             for name in (
-                "--storage-addr",
-                "--storage-adv-addr",
                 "--storage-value-log-file-size",
                 "--storage-compression-threshold",
                 "--gc-interval",
-                "--watch-configs-label-selector",
                 "--leader-election-release-on-cancel",
                 "--token-cache-max-size",
                 "--token-cache-max-duration",
                 "--ssh-kex-algos",
                 "--ssh-hostkey-algos",
-                "--default-service-account",
             )
         ),
     )  # fmt: skip

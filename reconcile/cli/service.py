@@ -17,6 +17,7 @@ from rich.markup import escape
 from reconcile.api import conditions as cond
 from reconcile.app import Registry, Service, load_packages, local_service, run_local
 from reconcile.cli.flags import HELP_NAMES, cluster_options, common_options, local_options, retry_options
+from reconcile.cli.gitops_flags import apply_options, apply_settings, storage_options, storage_settings
 from reconcile.cli.output import Format, as_list, print_data, print_table
 from reconcile.cli.packaged import PackagedCommand
 from reconcile.errors import Invalid
@@ -43,6 +44,8 @@ def _settings(options: dict[str, Any], packages: Mapping[str, Any] | None = None
         ),
         log=LogSettings(options["log_level"], options["log_encoding"]),
         server=ServerSettings(options.get("health_addr") or ""),
+        storage=storage_settings(options),
+        apply=apply_settings(options, os.environ.get("RUNTIME_NAMESPACE", "")),
         packages=packages or {},
     )
 
@@ -56,6 +59,8 @@ def _settings(options: dict[str, Any], packages: Mapping[str, Any] | None = None
 )
 @retry_options
 @cluster_options
+@storage_options
+@apply_options
 def run(directory: Path | None, **options: Any) -> None:
     """Run the service until it is stopped.
 
