@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from imagebot.api import ImageUpdateAutomation
-from imagebot.scan.access import IDENTITY_GATE, proxy_of
+from imagebot.scan.access import IDENTITY_GATE
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, Invalid, NotFound, ReconcileError, Stalled
@@ -16,6 +16,7 @@ from reconcile.git.signing import gpg_signer_from_secret, ssh_signer_from_secret
 from reconcile.git.types import Reference, SemverChooser, Signer, parse_refspec
 from reconcile.net.proxy import Proxy
 from reconcile.ports.store import Store
+from reconcile.registry.access import proxy_of
 from reconcile.versions import InvalidConstraint, InvalidVersion, Version, parse_constraint, parse_version
 
 GITHUB_KEYS = ("githubAppID", "githubAppPrivateKey", "githubAppInstallationID", "githubAppInstallationOwner")

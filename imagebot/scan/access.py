@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from imagebot.api import ImageRepository
-from reconcile.api.meta import Key, LocalReference
-from reconcile.errors import Failed, NotFound, ReconcileError, Stalled
-from reconcile.net.proxy import Proxy, proxy_from_secret
-from reconcile.net.tls import DEFAULT, Tls, tls_from_secret
+from reconcile.errors import Failed, ReconcileError, Stalled
 from reconcile.ports.store import Store
+from reconcile.registry.access import RegistryAccess, Wanted
 from reconcile.registry.client import RegistryClient
-from reconcile.registry.keychain import Keychain, chain, keychain_from_secret
+from reconcile.registry.keychain import Keychain, chain
 from reconcile.registry.names import InvalidImage, Repository, parse_repository
 from reconcile.registry.pool import ClientPool
 
@@ -48,77 +46,32 @@ class Access:
     """Finds the client for a repository. `default_keychain` is asked when no secret is named (a user's docker login)."""
 
     def __init__(self, store: Store, pool: ClientPool, default_keychain: Keychain | None = None) -> None:
-        self._store = store
-        self._pool = pool
-        self._default = default_keychain
+        self._access = RegistryAccess(store, pool, default_keychain)
 
     async def client(self, resource: ImageRepository, repository: Repository) -> RegistryClient:
         """A client with everything the object asks for; raises Failed `AuthenticationFailed`."""
-        if resource.spec.provider != "generic" and resource.spec.service_account_name:
+        spec = resource.spec
+        cloud = spec.provider != "generic"
+        if cloud and spec.service_account_name:
             raise Failed(
                 "AuthenticationFailed",
                 "failed to configure authentication options: spec.serviceAccountName for cloud providers is not supported yet; "
                 "remove it to use the identity of the controller",
             )
+        wanted = Wanted(
+            namespace=resource.key.namespace,
+            provider=spec.provider,
+            secret=spec.secret_ref,
+            account=spec.service_account_name,
+            certificates=spec.cert_secret_ref,
+            proxy=spec.proxy_secret_ref,
+            insecure=bool(spec.insecure),
+        )
+        access = self._access
         try:
-            keychain, tls, proxy = await self._keychain(resource), await self._tls(resource), await self._proxy(resource)
-            return await self._pool.client(
-                repository,
-                keychain=keychain,
-                tls=tls,
-                proxy=proxy,
-                insecure=bool(resource.spec.insecure),
-                provider=resource.spec.provider,
-            )
+            # The client fetches cloud credentials itself, pull secrets do not count.
+            keychain = chain() if cloud else await access.keychain(wanted)
+            tls, proxy = await access.tls(wanted), await access.proxy(wanted)
+            return await access.client(repository, wanted, keychain=keychain, tls=tls, proxy=proxy)
         except ReconcileError as error:
             raise Failed("AuthenticationFailed", f"failed to configure authentication options: {error}") from error
-
-    async def _keychain(self, resource: ImageRepository) -> Keychain:
-        if resource.spec.provider != "generic":
-            return chain()  # the client fetches cloud credentials itself, pull secrets do not count
-        namespace, spec = resource.key.namespace, resource.spec
-        if spec.secret_ref is None and spec.service_account_name is None:
-            return chain(self._default)
-        found: list[Keychain | None] = []
-        if spec.secret_ref is not None:
-            secret = await self._store.secret(Key(namespace, spec.secret_ref.name))
-            found.append(keychain_from_secret(secret.type, secret.data))
-        if spec.service_account_name is not None:
-            found += await self._pull_secrets(Key(namespace, spec.service_account_name))
-        return chain(*found)
-
-    async def _pull_secrets(self, key: Key) -> list[Keychain | None]:
-        try:
-            account = await self._store.service_account(key)
-        except NotFound:
-            raise NotFound(f"serviceaccount '{key}' not found") from None
-        found: list[Keychain | None] = []
-        for name in account.image_pull_secrets:
-            try:
-                secret = await self._store.secret(Key(key.namespace, name))
-            except NotFound as error:
-                raise NotFound(f"failed to get image pull secret for serviceaccount '{key}': {error}") from error
-            found.append(keychain_from_secret(secret.type, secret.data))
-        return found
-
-    async def _tls(self, resource: ImageRepository) -> Tls:
-        reference: LocalReference | None = resource.spec.cert_secret_ref
-        if reference is None:
-            return DEFAULT
-        key = Key(resource.key.namespace, reference.name)
-        return tls_from_secret(str(key), (await self._store.secret(key)).data)
-
-    async def _proxy(self, resource: ImageRepository) -> Proxy | None:
-        reference: LocalReference | None = resource.spec.proxy_secret_ref
-        if reference is None:
-            return None
-        return await proxy_of(self._store, Key(resource.key.namespace, reference.name))
-
-
-async def proxy_of(store: Store, key: Key) -> Proxy:
-    """The proxy that a Secret describes; raises NotFound or Invalid with upstream's texts."""
-    try:
-        secret = await store.secret(key)
-    except NotFound:
-        raise NotFound(f"secret '{key}' not found") from None
-    return proxy_from_secret(str(key), secret.data)

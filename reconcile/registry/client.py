@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from typing import BinaryIO
 from urllib.parse import quote
 
 import httpx
@@ -19,8 +21,9 @@ from reconcile.net.retry import DEADLINE, RetryPolicy, retry_after
 from reconcile.ports.clock import Clock, SystemClock
 from reconcile.redact import redact_url
 from reconcile.registry.auth import CredentialSource, RegistryAuth
+from reconcile.registry.download import write_checked
 from reconcile.registry.errors import BadAnswer, DeadlinePassed, RegistryError, StatusError, Unreachable
-from reconcile.registry.manifest import ACCEPT, Manifest, check_digest, parse_manifest
+from reconcile.registry.manifest import ACCEPT, OCI_INDEX, Descriptor, Manifest, check_digest, parse_manifest
 from reconcile.registry.memory import Memory
 from reconcile.registry.names import Repository, is_digest
 from reconcile.registry.tags import TagLimits, TagPages, digest_of_pages, next_page, parse_page
@@ -150,6 +153,56 @@ class RegistryClient:
             check_digest(response.content, digest, f"GET {_shown(response.request.url)}")
             return response.content
 
+    async def download(
+        self, repository: Repository, digest: str, out: BinaryIO, *, limit: int, timeout: float | None = None
+    ) -> int:
+        """Write the content of a blob to `out`, piece by piece, and check it against its digest at the end; its bytes.
+
+        On an error `out` holds a part that nobody may use. Memory does not grow with the blob.
+
+        Args:
+            repository: where the blob is.
+            digest: which blob.
+            out: a file; written to in a thread.
+            limit: bytes that the blob may have.
+            timeout: seconds for the whole.
+
+        Raises:
+            DigestMismatch: the bytes are not those of the digest.
+        """
+        async with self._operation(timeout) as progress:
+            path = f"/v2/{repository.path}/blobs/{quote(digest, safe=':')}"
+            headers = {"Accept-Encoding": "identity"}  # the digest is of the bytes as stored; most blobs are packed already
+            response = await self._get(repository, path, progress, headers=headers, extensions={BODY_LIMIT: limit}, stream=True)
+            try:
+                if response.status_code != 200:
+                    await response.aread()
+                    raise _status_error(response)
+                return await write_checked(response.aiter_raw(), out, digest, f"GET {_shown(response.request.url)}")
+            finally:
+                await response.aclose()
+
+    async def referrers(self, repository: Repository, digest: str, *, timeout: float | None = None) -> tuple[Descriptor, ...]:
+        """The manifests that say they are about `digest` (OCI distribution specification 1.1, listing referrers).
+
+        A registry without that endpoint is asked for the tag that the specification puts in its place; none means no referrers.
+        Pages after the first are not followed: the first one already holds thousands.
+        """
+        async with self._operation(timeout) as progress:
+            path = f"/v2/{repository.path}/referrers/{quote(digest, safe=':')}"
+            extensions = {BODY_LIMIT: MANIFEST_LIMIT}
+            response = await self._get(repository, path, progress, headers={"Accept": OCI_INDEX}, extensions=extensions)
+            if response.status_code == 200:
+                return parse_manifest(response.content, OCI_INDEX, f"GET {_shown(response.request.url)}").images
+            if response.status_code not in {400, 404, 405, 501}:
+                raise _status_error(response)
+            try:
+                return (await self._read_manifest(repository, digest.replace(":", "-"), progress)).images
+            except StatusError as error:
+                if error.status != 404:
+                    raise
+                return ()
+
     async def retire(self) -> None:
         """Close the connections as soon as no operation is under way; later operations open them anew and close them again."""
         self._retired = True
@@ -248,22 +301,27 @@ class RegistryClient:
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         extensions: Mapping[str, object] | None = None,
+        stream: bool = False,
     ) -> httpx.Response:
-        """Ask for a path at the right scheme; a remembered scheme that fails to connect is looked for again, once."""
+        """Ask for a path at the right scheme; a remembered scheme that fails to connect is looked for again, once.
+
+        With `stream` the body is left for the caller to read and close.
+        """
+        send = partial(self._send, repository, method, progress=progress, extensions=extensions, headers=headers, stream=stream)
         registry = repository.registry
         schemes = repository.schemes(self._insecure)
         if len(schemes) == 1:
-            return await self._send(repository, method, f"{schemes[0]}://{registry}{path}", progress, extensions, headers)
+            return await send(f"{schemes[0]}://{registry}{path}")
         known = self._memory.hosts.scheme(registry, self._clock.monotonic())
         scheme = known or await self._discover(repository, schemes, progress)
         try:
-            return await self._send(repository, method, f"{scheme}://{registry}{path}", progress, extensions, headers)
+            return await send(f"{scheme}://{registry}{path}")
         except (ConnectFailed, TlsFailed):
             self._memory.hosts.learn_scheme(registry, None, self._clock.monotonic())
             if known is None:
                 raise
         scheme = await self._discover(repository, schemes, progress)
-        return await self._send(repository, method, f"{scheme}://{registry}{path}", progress, extensions, headers)
+        return await send(f"{scheme}://{registry}{path}")
 
     async def _send(
         self,
@@ -273,6 +331,7 @@ class RegistryClient:
         progress: _Progress,
         extensions: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
+        stream: bool = False,
     ) -> httpx.Response:
         http = self._http
         if http is None:
@@ -285,7 +344,7 @@ class RegistryClient:
             raise BadAnswer(f"{method} {redact_url(url)}: not a URL") from error
         progress.method, progress.url = method, str(request.url)
         auth = RegistryAuth(repository.scope, self._source, self._memory.tokens, self._memory.challenges)
-        return await http.send(request, auth=auth)
+        return await http.send(request, auth=auth, stream=stream)
 
     async def _discover(self, repository: Repository, schemes: tuple[str, ...], progress: _Progress) -> str:
         """The scheme that answers `/v2/`: https first, http beside it after `HEAD_START` or when https fails."""

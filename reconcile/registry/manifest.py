@@ -47,6 +47,7 @@ class Descriptor:
         size: its bytes.
         platform: what it runs on, for images of an index that say so.
         annotations: free texts.
+        artifact_type: what the content is for, where an index of referrers says so.
     """
 
     media_type: str
@@ -54,6 +55,7 @@ class Descriptor:
     size: int
     platform: Platform | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,15 @@ def _descriptor(value: Any, where: str) -> Descriptor:
     media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
     if not (isinstance(media_type, str) and isinstance(digest, str) and isinstance(size, int)):
         raise BadAnswer(f"{where}: a descriptor lacks mediaType, digest or size")
-    platform = value.get("platform")
-    return Descriptor(media_type, digest, size, _platform(platform), _texts(value.get("annotations")))
+    platform, artifact_type = value.get("platform"), value.get("artifactType")
+    return Descriptor(
+        media_type,
+        digest,
+        size,
+        _platform(platform),
+        _texts(value.get("annotations")),
+        artifact_type if isinstance(artifact_type, str) else "",
+    )
 
 
 def _platform(value: Any) -> Platform | None:
