@@ -2,154 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import ConfigDict, Field, model_validator
-
-from reconcile.api.crd import ServedKind, validations
-from reconcile.api.duration import Duration, GoDuration, ShortDuration
-from reconcile.api.meta import ApiModel, CommonSpec, CommonStatus, LocalReference
-from reconcile.api.scheme import PrinterColumn
-
-GROUP = "source.toolkit.fluxcd.io"
-
-
-class GitReference(ApiModel):
-    """Which commit of a Git repository; `commit` wins over `name` over `semver` over `tag` over `branch`."""
-
-    branch: str | None = None
-    """Branch; master when nothing else is given."""
-    tag: str | None = None
-    """Tag."""
-    semver: str | None = None
-    """SemVer range over the tags."""
-    name: str | None = None
-    """Full name of a reference, for example refs/heads/main."""
-    commit: str | None = None
-    """Commit hash."""
-
-
-class GitVerification(ApiModel):
-    """How signatures of commits and tags are checked."""
-
-    mode: Literal["head", "HEAD", "Tag", "TagAndHEAD"] = "HEAD"
-    """What must be signed: the commit, the tag or both."""
-    secret_ref: LocalReference
-    """Secret with the public keys of trusted authors."""
-
-
-class GitInclude(ApiModel):
-    """Another GitRepository whose artifact is put into this one."""
-
-    repository: LocalReference
-    """The included GitRepository."""
-    from_path: str | None = None
-    """Path in the included artifact; its root if empty."""
-    to_path: str | None = None
-    """Path in this artifact; the name of the repository if empty."""
-
-
-ACCOUNT_WITHOUT_CLOUD = "serviceAccountName can only be set when provider is 'azure' or 'aws'"
-_ACCOUNT_RULE = "!has(self.serviceAccountName) || (has(self.provider) && (self.provider == 'azure' || self.provider == 'aws'))"
-
-
-class GitRepositorySpec(CommonSpec):
-    """Spec of a GitRepository."""
-
-    model_config = ConfigDict(json_schema_extra=validations((_ACCOUNT_RULE, ACCOUNT_WITHOUT_CLOUD)))
-
-    url: Annotated[str, Field(pattern=r"^(http|https|ssh)://.*$")]
-    """Address of the repository: http, https or ssh."""
-    secret_ref: LocalReference | None = None
-    """Secret with the credentials."""
-    provider: Literal["generic", "aws", "azure", "github"] | None = None
-    """Where credentials come from; generic when unset."""
-    service_account_name: str | None = None
-    """ServiceAccount for workload identity."""
-    interval: Duration
-    """How often the repository is looked at."""
-    timeout: ShortDuration = GoDuration("60s")
-    """Limit of one Git operation."""
-    ref: GitReference | None = None
-    """Which commit; branch master when unset."""
-    verify: GitVerification | None = None
-    """Check of signatures."""
-    proxy_secret_ref: LocalReference | None = None
-    """Secret with the proxy."""
-    ignore: str | None = None
-    """Patterns to leave out, in the syntax of .gitignore."""
-    recurse_submodules: bool | None = None
-    """Fetch submodules too."""
-    include: list[GitInclude] | None = None
-    """Other GitRepositories to include."""
-    sparse_checkout: list[str] | None = None
-    """Only these directories."""
-    git_implementation: Literal["go-git", "libgit2"] | None = None
-    """Accepted from old manifests, without effect."""
-    access_from: dict[str, Any] | None = None
-    """Accepted from old manifests, without effect."""
-
-    @model_validator(mode="after")
-    def _account_fits(self) -> Self:
-        if self.service_account_name is not None and self.provider not in {"azure", "aws"}:
-            raise ValueError(ACCOUNT_WITHOUT_CLOUD)
-        return self
-
-
-class Artifact(ApiModel):
-    """A packed source that other controllers fetch."""
-
-    path: str
-    """Path of the file below the root of the artifact server."""
-    url: str
-    """Address to fetch it from."""
-    revision: str
-    """Where it was made from, such as main@sha1:…."""
-    digest: Annotated[str, Field(pattern=r"^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$")]
-    """Digest of the file, such as sha256:…."""
-    last_update_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    """When it was made."""
-    size: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
-    """Bytes of the file."""
-    metadata: dict[str, str] | None = None
-    """Annotations of where it came from, such as those of an OCI image."""
-
-
-class GitRepositoryStatus(CommonStatus):
-    """Status of a GitRepository; image automation reads only its spec."""
-
-    artifact: Artifact | None = None
-    """The last artifact made."""
-    included_artifacts: list[Artifact] | None = None
-    """The artifacts of other GitRepositories that are in it."""
-    observed_ignore: str | None = None
-    """Patterns that were left out of the artifact."""
-    observed_include: list[GitInclude] | None = None
-    """What was included in the artifact."""
-    observed_recurse_submodules: bool | None = None
-    """Whether the artifact has the submodules."""
-    observed_sparse_checkout: list[str] | None = None
-    """The directories that the artifact was limited to."""
-    source_verification_mode: str | None = None
-    """What was found to be signed."""
-
-
-_READY = PrinterColumn("Ready", '.status.conditions[?(@.type=="Ready")].status')
-_MESSAGE = PrinterColumn("Status", '.status.conditions[?(@.type=="Ready")].message')
-_AGE = PrinterColumn("Age", ".metadata.creationTimestamp", "date")
-_URL = PrinterColumn("URL", ".spec.url")
-
-GIT_REPOSITORY = ServedKind(
-    group=GROUP,
-    kind="GitRepository",
-    plural="gitrepositories",
-    versions=("v1", "v1beta2", "v1beta1"),
-    spec=GitRepositorySpec,
-    status=GitRepositoryStatus,
-    short_names=("gitrepo",),
-    categories=("all", "fluxcd", "fluxcd-sources"),
-    columns=(_URL, _AGE, _READY, _MESSAGE),
-    older_columns=(("v1beta1", (_URL, _READY, _MESSAGE, _AGE)),),
-    description="A GitRepository is a Git repository and the commit in it that is meant.",
-    controller="source-controller",
+from reconcile.api.resource import Resource
+from reconcile.api.source_bucket import BUCKET, BucketSpec, BucketStatus, BucketSTS
+from reconcile.api.source_common import GROUP, AccessFrom, Artifact, LinkedStatus, SourceStatus
+from reconcile.api.source_external import EXTERNAL_ARTIFACT, ExternalArtifactSpec, ExternalArtifactStatus, ProducerReference
+from reconcile.api.source_git import (
+    ACCOUNT_WITHOUT_CLOUD,
+    GIT_REPOSITORY,
+    GitInclude,
+    GitReference,
+    GitRepositorySpec,
+    GitRepositoryStatus,
+    GitVerification,
 )
+from reconcile.api.source_helm import HELM_REPOSITORY, HelmRepositorySpec, HelmRepositoryStatus
+from reconcile.api.source_oci import (
+    OCI_REPOSITORY,
+    LayerSelector,
+    OCIReference,
+    OCIRepositorySpec,
+    OCIRepositoryStatus,
+    OCIVerification,
+    OIDCIdentity,
+)
+
+__all__ = [
+    "ACCOUNT_WITHOUT_CLOUD",
+    "BUCKET",
+    "EXTERNAL_ARTIFACT",
+    "GIT_REPOSITORY",
+    "GROUP",
+    "HELM_REPOSITORY",
+    "OCI_REPOSITORY",
+    "SOURCES",
+    "AccessFrom",
+    "Artifact",
+    "Bucket",
+    "BucketSTS",
+    "BucketSpec",
+    "BucketStatus",
+    "ExternalArtifact",
+    "ExternalArtifactSpec",
+    "ExternalArtifactStatus",
+    "GitInclude",
+    "GitReference",
+    "GitRepository",
+    "GitRepositorySpec",
+    "GitRepositoryStatus",
+    "GitVerification",
+    "HelmRepository",
+    "HelmRepositorySpec",
+    "HelmRepositoryStatus",
+    "LayerSelector",
+    "LinkedStatus",
+    "OCIReference",
+    "OCIRepository",
+    "OCIRepositorySpec",
+    "OCIRepositoryStatus",
+    "OCIVerification",
+    "OIDCIdentity",
+    "ProducerReference",
+    "SourceStatus",
+]
+
+GitRepository = Resource[GitRepositorySpec, GitRepositoryStatus]
+OCIRepository = Resource[OCIRepositorySpec, OCIRepositoryStatus]
+HelmRepository = Resource[HelmRepositorySpec, HelmRepositoryStatus]
+Bucket = Resource[BucketSpec, BucketStatus]
+ExternalArtifact = Resource[ExternalArtifactSpec, ExternalArtifactStatus]
+
+SOURCES = (GIT_REPOSITORY, OCI_REPOSITORY, HELM_REPOSITORY, BUCKET, EXTERNAL_ARTIFACT)
+"""All kinds of this group that are served."""
