@@ -16,8 +16,9 @@ from typing import Any
 
 from platformdirs import user_state_path
 
+from reconcile.api.kustomization import KUSTOMIZATION
 from reconcile.api.scheme import Scheme
-from reconcile.api.source import GIT_REPOSITORY
+from reconcile.api.source import SOURCES
 from reconcile.errors import Invalid
 from reconcile.local.database import Database
 from reconcile.local.files import Folder
@@ -104,7 +105,8 @@ class Registry:
 def load_packages() -> Registry:
     """The kinds of the core and those of every installed package."""
     registry = Registry()
-    registry.scheme.register(GIT_REPOSITORY)
+    for info in (*SOURCES, KUSTOMIZATION):
+        registry.scheme.register(info)
     for entry in sorted(entry_points(group=PACKAGES), key=lambda e: e.name):
         entry.load()(registry)
     return registry
