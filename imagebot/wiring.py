@@ -16,7 +16,6 @@ from imagebot.scan.cache import TagStore
 from imagebot.scan.controller import ImageRepositoryReconciler
 from reconcile.api.source import GIT_REPOSITORY
 from reconcile.app import Core, Registry
-from reconcile.git.mirrors import Mirrors
 from reconcile.registry.pool import ClientPool
 from reconcile.runtime.controller import Controller
 
@@ -42,7 +41,7 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         from reconcile.registry.helpers import keychain_from_user_docker_config
 
         keychain = keychain_from_user_docker_config(None)
-    async with _registry_clients(core) as pool, _git_mirrors(core) as mirrors:
+    async with _registry_clients(core) as pool:
         access = Access(store, pool, keychain)
         scan = ImageRepositoryReconciler(access, tags, core.clock, settings.gates)
         policy = ImagePolicyReconciler(
@@ -62,7 +61,7 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         tags.wake = policies.add
         sources = Sources(store, settings.gates, no_cross_namespace_refs=settings.no_cross_namespace_refs)
         update = ImageUpdateAutomationReconciler(
-            store, sources, mirrors, core.clock, settled=lambda: _quiet(scans, policies), fence=core.fence
+            store, sources, core.mirrors, core.clock, settled=lambda: _quiet(scans, policies), fence=core.fence, bus=core.bus
         )
         updates = Controller(
             update,
@@ -98,13 +97,3 @@ async def _registry_clients(core: Core) -> AsyncIterator[ClientPool]:
         yield pool
     finally:
         await pool.close()
-
-
-@asynccontextmanager
-async def _git_mirrors(core: Core) -> AsyncIterator[Mirrors]:
-    """The Git mirrors, closed at the end."""
-    mirrors = Mirrors(core.state / "git")
-    try:
-        yield mirrors
-    finally:
-        await mirrors.close()

@@ -20,16 +20,18 @@ from reconcile.api.kustomization import KUSTOMIZATION
 from reconcile.api.scheme import Scheme
 from reconcile.api.source import SOURCES
 from reconcile.errors import Invalid
+from reconcile.git.mirrors import Mirrors
 from reconcile.local.database import Database
 from reconcile.local.files import Folder
 from reconcile.local.lease import FileLease
 from reconcile.local.store import LocalStore
 from reconcile.ports.clock import Clock, SystemClock
-from reconcile.ports.cluster import Object
+from reconcile.ports.cluster import Cluster, Object
 from reconcile.ports.events import EventSink
 from reconcile.ports.objects import Objects
 from reconcile.ports.store import Store
 from reconcile.runtime.backoff import BackOff
+from reconcile.runtime.bus import Bus
 from reconcile.runtime.loop import KeyedLoop, Surroundings
 from reconcile.runtime.manager import Manager
 from reconcile.runtime.metrics import Metrics
@@ -45,6 +47,10 @@ def free() -> None:
     """The fence of a process that is alone: nothing stands in the way."""
 
 
+Remote = Callable[[str], Awaitable[Cluster]]
+"""From a kubeconfig to its cluster, with what the installation lets a kubeconfig do; raises Invalid."""
+
+
 @dataclass(frozen=True, slots=True)
 class Core:
     """What a package builds its controllers with."""
@@ -57,6 +63,9 @@ class Core:
     state: Path
     """Folder for caches; may vanish while the service is down."""
     around: Surroundings
+    mirrors: Mirrors
+    """Mirrors of Git repositories; whoever asks for the same remote with the same credentials shares one."""
+    bus: Bus
     local: bool
     """Whether there is no cluster."""
     fence: Callable[[], None] = free
@@ -67,6 +76,10 @@ class Core:
     """Reads a path of the cluster's API; None where there is no cluster."""
     mesh_objects: Objects | None = None
     """Objects of the cluster that routes the traffic; the same as `objects` unless another one was named."""
+    cluster: Cluster | None = None
+    """The cluster that we are in, for those who apply; None where there is none."""
+    remote: Remote | None = None
+    """Other clusters, by kubeconfig; None where there is no cluster."""
 
 
 ControllerFactory = Callable[[Core], AbstractAsyncContextManager[Sequence[KeyedLoop]]]
@@ -110,6 +123,16 @@ def load_packages() -> Registry:
     for entry in sorted(entry_points(group=PACKAGES), key=lambda e: e.name):
         entry.load()(registry)
     return registry
+
+
+@asynccontextmanager
+async def git_mirrors(state: Path) -> AsyncIterator[Mirrors]:
+    """The Git mirrors below a folder for caches, closed at the end."""
+    mirrors = Mirrors(state / "git")
+    try:
+        yield mirrors
+    finally:
+        await mirrors.close()
 
 
 def state_folder(directory: Path, chosen: Path | None = None) -> Path:
@@ -168,7 +191,8 @@ async def local_service(
         schedule = Schedule(clock)
         back_off = BackOff(settings.retry.least, settings.retry.greatest)
         around = Surroundings(store, clock, schedule, store, metrics, back_off, retry=retry)
-        core = Core(store, clock, store, metrics, settings, home, around, local=True)
+        mirrors = await stack.enter_async_context(git_mirrors(home))
+        core = Core(store, clock, store, metrics, settings, home, around, mirrors, Bus(), local=True)
         controllers = [c for factory in registry.chosen() for c in await stack.enter_async_context(factory(core))]
         manager = Manager(store, controllers, schedule)
         metrics.file_problems.set_function(lambda: len(store.problems))

@@ -17,8 +17,9 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from reconcile.api.selectors import compile_selector, parse_selector
-from reconcile.app import Core, Registry, free
+from reconcile.app import Core, Registry, free, git_mirrors
 from reconcile.kube.client import Client
+from reconcile.kube.cluster import KubeCluster
 from reconcile.kube.connect import KubeSettings, connect
 from reconcile.kube.events import KubeEvents
 from reconcile.kube.lease import LEASE_NAME, KubeLease, LeaseTimes
@@ -26,10 +27,12 @@ from reconcile.kube.limiter import Limiter
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.kube.notify import EventPoster, Sinks
 from reconcile.kube.objects import KubeObjects
+from reconcile.kube.remote import RemoteClusters, safe_kubeconfig
 from reconcile.kube.store import KubeStore
 from reconcile.ports.clock import Clock, SystemClock
 from reconcile.ports.events import EventSink
 from reconcile.runtime.backoff import BackOff
+from reconcile.runtime.bus import Bus
 from reconcile.runtime.logs import get_logger
 from reconcile.runtime.loop import Surroundings
 from reconcile.runtime.manager import Manager
@@ -112,11 +115,13 @@ class ClusterService:
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(connect(cluster.kube, self._clock))
             counted = KubeMetrics.declare(self.metrics)
-            client = Client(connection, Limiter(self._clock, cluster.kube.qps, cluster.kube.burst), counted)
+            client = self._client = Client(connection, Limiter(self._clock, cluster.kube.qps, cluster.kube.burst), counted)
             if cluster.leader_election:
                 home = os.environ.get(RUNTIME_NAMESPACE) or connection.namespace
                 self._lease = KubeLease(client, home, self._clock, name=lease_name(cluster.selector), times=cluster.lease)
                 client.fence = self._lease.require
+            self._remotes = RemoteClusters(self._clock, client.fence, counted, qps=cluster.kube.qps, burst=cluster.kube.burst)
+            stack.push_async_callback(self._remotes.close)
             self._store = KubeStore(
                 client,
                 self._registry.scheme,
@@ -181,21 +186,8 @@ class ClusterService:
         around = Surroundings(
             self._store, self._clock, schedule, self._events, self.metrics, back_off, mine=lambda r: matches(r.meta.labels)
         )
-        core = Core(
-            self._store,
-            self._clock,
-            self._events,
-            self.metrics,
-            settings,
-            self._cluster.storage,
-            around,
-            local=False,
-            fence=self._lease.require if self._lease is not None else free,
-            objects=self._objects,
-            api=self._api,
-            mesh_objects=self._mesh,
-        )
         async with AsyncExitStack() as stack:
+            core = await self._core(stack, around)
             controllers = [
                 controller
                 for factory in self._registry.chosen(self._cluster.groups)
@@ -210,3 +202,30 @@ class ClusterService:
                 # Others begin when the lease has ended: a push that is under way then must have ended before.
                 if self._lease is not None and not self._lease.leading:
                     manager.abandon()
+
+    async def _core(self, stack: AsyncExitStack, around: Surroundings) -> Core:
+        """What packages build their controllers with."""
+        return Core(
+            self._store,
+            self._clock,
+            self._events,
+            self.metrics,
+            self._settings,
+            self._cluster.storage,
+            around,
+            await stack.enter_async_context(git_mirrors(self._cluster.storage)),
+            Bus(),
+            local=False,
+            fence=self._lease.require if self._lease is not None else free,
+            objects=self._objects,
+            api=self._api,
+            mesh_objects=self._mesh,
+            cluster=KubeCluster(self._client, self._clock),
+            remote=self._remote,
+        )
+
+    async def _remote(self, kubeconfig: str) -> KubeCluster:
+        apply = self._settings.apply
+        return await self._remotes.cluster(
+            safe_kubeconfig(kubeconfig, programs=apply.insecure_kubeconfig_exec, unchecked=apply.insecure_kubeconfig_tls)
+        )

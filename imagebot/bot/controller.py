@@ -27,9 +27,13 @@ from reconcile.git.mirrors import Mirrors
 from reconcile.git.types import Author, RemoteRefs
 from reconcile.ports.clock import Clock, parse_timestamp, timestamp
 from reconcile.ports.store import Change, ChangeType, Store
+from reconcile.runtime.bus import Bus, Pushed, trace_of
 from reconcile.runtime.index import Dependants
+from reconcile.runtime.logs import get_logger
 from reconcile.runtime.outcome import Success
 from reconcile.runtime.run import Reconciler, Run
+
+log = get_logger("controller")
 
 UP_TO_DATE = "repository up-to-date"
 NO_CHANGE = "no change since last reconciliation"
@@ -53,8 +57,11 @@ class ImageUpdateAutomationReconciler(Reconciler):
         *,
         settled: Callable[[], Awaitable[None]],
         fence: Callable[[], None],
+        bus: Bus | None = None,
     ) -> None:
-        """`settled` waits until choices that are under way are made; `fence` raises when nothing may be pushed."""
+        """`settled` waits until choices that are under way are made; `fence` raises when nothing may be pushed; `bus` is told of
+        pushes."""
+        self._bus = bus or Bus()
         self._settled = settled
         self._store = store
         self._sources = sources
@@ -87,7 +94,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
             raise Failed("GitOperationFailed", f"failed to update source: {error}") from error
         except ReconcileError as error:
             raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
-        return self._report(run, refs, source, job.update, written)
+        return self._report(run, refs, source, mirror, job.update, written)
 
     async def removed(self, resource: AnyResource) -> None:
         """Forget what was remembered; nothing is ever removed from Git."""
@@ -159,7 +166,9 @@ class ImageUpdateAutomationReconciler(Reconciler):
         head = remote.commit(f"refs/heads/{source.push_branch}")
         return (checkout, head) == (last[1].checkout, last[1].push_head)
 
-    def _report(self, run: Run, refs: Mapping[str, ImageRef], source: Source, update: Update, written: Written) -> Success:
+    def _report(
+        self, run: Run, refs: Mapping[str, ImageRef], source: Source, mirror: Mirror, update: Update, written: Written
+    ) -> Success:
         head = written.commit or written.ground.push_head
         self._grounds[run.resource.key] = (_shape(source), Ground(written.ground.checkout, head, written.ground.base))
         revision = written.ground.checkout.revision
@@ -169,12 +178,21 @@ class ImageUpdateAutomationReconciler(Reconciler):
         if written.commit is None:
             return Success(UP_TO_DATE, after=run.resource.spec.interval, quiet=True, trace=UP_TO_DATE)
         run.set(last_push_commit=written.commit, last_push_time=timestamp(self.clock.now()))
+        traces = tuple(sorted(trace_of(ref.name, ref.tag) for ref in _brought(refs, update)))
+        log.info("pushed", commit=written.commit, trace=list(traces))
+        self._bus.pushed(Pushed(mirror.url, source.push_branch, written.commit, traces))
         summary = f"pushed commit '{written.commit[:7]}' to branch '{source.push_branch}'"
         if source.refspec is not None:
             summary += f" and refspecs '{source.refspec[0]}'"
         if written.message:
             summary += f"\n{written.message}"
         return Success(UP_TO_DATE, after=run.resource.spec.interval, event=summary, quiet=True, changed=True)
+
+
+def _brought(refs: Mapping[str, ImageRef], update: Update) -> Iterable[ImageRef]:
+    """The images whose policies changed something."""
+    names = {change.setter.split(":")[1] for change in update.changed.changes() if ":" in change.setter}
+    return [ref for name, ref in refs.items() if name in names]
 
 
 class _Job:

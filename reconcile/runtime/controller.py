@@ -137,8 +137,8 @@ class Controller(KeyedLoop):
     # --- writing
 
     async def _announce(self, run: Run, *, must: bool = False) -> None:
-        """Show how far the pass has got. Not while many others wait, unless it `must` be: after a start, writing what is over in a
-        moment would keep everybody from the end for longer than it lasts."""
+        """Show how far the pass has got. Not while many others wait, unless it `must` be: after a start, writing what is over in
+        a moment would keep everybody from the end for longer than it lasts."""
         if not must and len(self.queue) > BACKLOG * self.workers:
             return
         written = await self._write(run.resource, status_with_conditions(run.status, run.conditions))

@@ -1,0 +1,63 @@
+"""What happens in one part of the service and matters to another at once, without either knowing of the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconcile.runtime.logs import get_logger
+
+log = get_logger("bus")
+
+MAX_COMMITS = 4096
+"""Commits whose traces are remembered."""
+
+
+def trace_of(image: str, tag: str) -> str:
+    """The trace id of an image's way from its tag to the cluster: 16 hexadecimal digits, the same wherever it is asked for."""
+    return hashlib.sha256(f"{image}:{tag}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """We have moved a branch of a Git repository."""
+
+    url: str
+    """The repository, without credentials."""
+    branch: str
+    commit: str
+    traces: tuple[str, ...] = ()
+    """Trace ids of the images that the commit brings."""
+
+
+class Bus:
+    """Tells those who subscribed; subscribers must return at once."""
+
+    def __init__(self) -> None:
+        self._pushed: list[Callable[[Pushed], None]] = []
+        self._traces: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self.lookup: Callable[[str], tuple[str, ...]] = lambda _: ()
+        """Finds the traces of a commit that was pushed before this process began."""
+
+    def on_push(self, notice: Callable[[Pushed], None]) -> None:
+        """Have `notice` called for each push of ours."""
+        self._pushed.append(notice)
+
+    def pushed(self, what: Pushed) -> None:
+        """Tell of a push."""
+        self._traces[what.commit] = what.traces
+        while len(self._traces) > MAX_COMMITS:
+            self._traces.popitem(last=False)
+        for notice in self._pushed:
+            try:
+                notice(what)
+            except Exception:
+                # Whoever pushed has done its work; who is told only comes later by its interval.
+                log.exception("could not tell of a push")
+
+    def traces(self, commit: str) -> tuple[str, ...]:
+        """Trace ids of the images that a commit of ours brought; none when it is not ours, or nobody knows any more."""
+        known = self._traces.get(commit)
+        return self.lookup(commit) if known is None else known
