@@ -12,6 +12,8 @@ FOLDER = Path(__file__).parents[1] / "facts" / "schemas"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.toolkit.fluxcd.io.yaml")))
 FLAGGER = tuple(sorted(path.stem for path in FOLDER.glob("*.flagger.app.yaml")))
 OLDER = ("v1beta2", "v1beta1")
+VERSIONS = tuple((name, number) for name in NAMES for number in OLDER if (FOLDER / "older" / f"{name}.{number}.yaml").exists())
+"""Each version that was dropped and is still served by us, with the name of its definition."""
 STRUCTURE = ("properties", "items", "additionalProperties")
 
 Object = dict[str, Any]
@@ -31,10 +33,15 @@ def version(name: str, number: str) -> Object:
     return entry
 
 
+def older(name: str) -> tuple[str, ...]:
+    """The versions of a definition that were dropped and are still served by us, the newest first."""
+    return tuple(number for known, number in VERSIONS if known == name)
+
+
 def of_all_times(name: str) -> Object:
-    """The definition with every version that was ever served, v1 the stored one."""
+    """The definition with v1, the stored one, and every version that was dropped."""
     manifest = today(name)
-    manifest["spec"]["versions"] += [version(name, number) for number in OLDER]
+    manifest["spec"]["versions"] += [version(name, number) for number in older(name)]
     return manifest
 
 

@@ -11,15 +11,44 @@ from tests.support.flux_schemas import flat, schema
 
 OURS = definitions(load_packages().scheme)
 STATUS = {".status.skipped", ".status.skipped[]", *(f".status.skipped[].{n}" for n in ("path", "line", "marker", "message"))}
+TARGET = ("annotationSelector", "group", "kind", "labelSelector", "name", "namespace", "version")
+JSON_PATCH = {
+    ".spec.patchesJson6902", ".spec.patchesJson6902[]", ".spec.patchesJson6902[].patch", ".spec.patchesJson6902[].patch[]",
+    *(f".spec.patchesJson6902[].patch[].{n}" for n in ("from", "op", "path", "value")),
+    ".spec.patchesJson6902[].target", *(f".spec.patchesJson6902[].target.{n}" for n in TARGET),
+}  # fmt: skip
+ACCESS = {
+    ".spec.accessFrom", ".spec.accessFrom.namespaceSelectors", ".spec.accessFrom.namespaceSelectors[]",
+    ".spec.accessFrom.namespaceSelectors[].matchLabels", ".spec.accessFrom.namespaceSelectors[].matchLabels{}",
+}  # fmt: skip
 
 ADDED = {
     "imagepolicies.image.toolkit.fluxcd.io": {".spec.policy.alphabetical.filter"},
     "imagerepositories.image.toolkit.fluxcd.io": set[str](),
     "imageupdateautomations.image.toolkit.fluxcd.io": {".spec.policy", *STATUS},
     # Fields of v1beta1 and v1beta2 that v1 dropped.
-    "gitrepositories.source.toolkit.fluxcd.io": {".spec.accessFrom", ".spec.gitImplementation"},
-}
+    "gitrepositories.source.toolkit.fluxcd.io": {*ACCESS, ".spec.gitImplementation"},
+    "buckets.source.toolkit.fluxcd.io": ACCESS,
+    "helmrepositories.source.toolkit.fluxcd.io": set[str](),
+    "ocirepositories.source.toolkit.fluxcd.io": set[str](),
+    "externalartifacts.source.toolkit.fluxcd.io": set[str](),
+    "kustomizations.kustomize.toolkit.fluxcd.io": {
+        ".spec.patchesStrategicMerge", ".spec.patchesStrategicMerge[]", *JSON_PATCH, ".spec.validation",
+        ".status.appliedInputs", ".status.appliedState",
+    },
+}  # fmt: skip
 """Nodes that Flux's v1 does not have."""
+
+CHANGED = {
+    "kustomizations.kustomize.toolkit.fluxcd.io": {
+        ".spec": {"required": ["sourceRef"]},
+        ".spec.interval": {"default": "10m"},
+        ".spec.prune": {"default": False},
+    },
+    # A default comes before what is required is looked for.
+    "ocirepositories.source.toolkit.fluxcd.io": {".spec.verify": {"required": None}},
+}
+"""Keywords of Flux's v1 that are others with us; None is one that we do not have."""
 
 NOT_KEPT = {
     ".status.latestImage",  # an image as one text, before latestRef
@@ -27,12 +56,8 @@ NOT_KEPT = {
     ".status.url",
     ".status.artifact.checksum",
     ".status.includedArtifacts[].checksum",
-    ".spec.accessFrom.namespaceSelectors",  # an open map with us
-    ".spec.accessFrom.namespaceSelectors[]",
-    ".spec.accessFrom.namespaceSelectors[].matchLabels",
-    ".spec.accessFrom.namespaceSelectors[].matchLabels{}",
 }
-"""Nodes of dropped versions that we do not have: status that no controller writes any more, and what has no effect."""
+"""Nodes of dropped versions that we do not have: status that no controller writes any more."""
 
 
 @pytest.mark.parametrize("name", flux_schemas.NAMES)
@@ -40,11 +65,12 @@ def test_v1_is_fluxs_v1_and_the_extensions(name: str) -> None:
     ours = flat(schema(OURS[name]["spec"]["versions"][0]))
     theirs = flat(schema(flux_schemas.version(name, "v1")))
     assert ours.keys() - theirs.keys() == ADDED[name]
+    for path, changes in CHANGED.get(name, {}).items():
+        theirs[path] = {key: value for key, value in {**theirs[path], **changes}.items() if value is not None}
     assert {path: node for path, node in ours.items() if path in theirs} == theirs
 
 
-@pytest.mark.parametrize("number", flux_schemas.OLDER)
-@pytest.mark.parametrize("name", flux_schemas.NAMES)
+@pytest.mark.parametrize(("name", "number"), flux_schemas.VERSIONS)
 def test_every_field_of_a_dropped_version_is_still_there(name: str, number: str) -> None:
     ours = flat(schema(OURS[name]["spec"]["versions"][0]))
     old = flat(schema(flux_schemas.version(name, number)))
@@ -60,8 +86,7 @@ def test_names_scope_and_subresources_are_fluxs(name: str) -> None:
     assert all(entry["subresources"] == {"status": {}} for entry in ours["spec"]["versions"])
 
 
-@pytest.mark.parametrize("number", ["v1", *flux_schemas.OLDER])
-@pytest.mark.parametrize("name", flux_schemas.NAMES)
+@pytest.mark.parametrize(("name", "number"), [*((name, "v1") for name in flux_schemas.NAMES), *flux_schemas.VERSIONS])
 def test_columns_of_every_version_are_fluxs(name: str, number: str) -> None:
     ours = next(entry for entry in OURS[name]["spec"]["versions"] if entry["name"] == number)["additionalPrinterColumns"]
     theirs = flux_schemas.version(name, number)["additionalPrinterColumns"]
@@ -72,15 +97,15 @@ def test_columns_of_every_version_are_fluxs(name: str, number: str) -> None:
 
 @pytest.mark.parametrize("name", flux_schemas.NAMES)
 def test_all_versions_have_one_schema_and_v1_is_stored(name: str) -> None:
-    versions = OURS[name]["spec"]["versions"]
+    versions, older = OURS[name]["spec"]["versions"], flux_schemas.older(name)
     assert [(entry["name"], entry["served"], entry["storage"]) for entry in versions] == [
-        ("v1", True, True), ("v1beta2", True, False), ("v1beta1", True, False),
+        ("v1", True, True), *((number, True, False) for number in older),
     ]  # fmt: skip
     assert all(entry["schema"] == versions[0]["schema"] for entry in versions)
     assert OURS[name]["spec"]["conversion"] == {"strategy": "None"}
     kind = OURS[name]["spec"]["names"]["kind"]
     warnings = [entry.get("deprecationWarning") for entry in versions]
-    assert warnings == [None, f"v1beta2 {kind} is deprecated, upgrade to v1", f"v1beta1 {kind} is deprecated, upgrade to v1"]
+    assert warnings == [None, *(f"{number} {kind} is deprecated, upgrade to v1" for number in older)]
 
 
 @pytest.mark.parametrize("name", flux_schemas.NAMES)
@@ -90,8 +115,10 @@ def test_every_field_is_described_and_extensions_say_so(name: str) -> None:
     assert [path for path, node in fields.items() if not node.get("description")] == []
     marked = {path for path, node in fields.items() if node["description"].startswith("Extension:")}
     dropped = {path for path, node in fields.items() if node["description"].startswith("Accepted from old manifests")}
-    inside = {path for path in ADDED[name] for outer in marked if path.startswith(f"{outer}[]")}
+    inside = {path for path in ADDED[name] for outer in marked | dropped if path.startswith((f"{outer}[]", f"{outer}."))}
     assert marked | dropped | inside == ADDED[name]
+    other = {path for path, keywords in CHANGED.get(name, {}).items() if "default" in keywords}
+    assert {path for path, node in fields.items() if ". Extension: " in node["description"]} == other
 
 
 def test_flux_does_not_substitute_in_them() -> None:

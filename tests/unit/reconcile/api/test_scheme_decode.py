@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from imagebot.api import IMAGE_POLICY, IMAGE_REPOSITORY, IMAGE_UPDATE_AUTOMATION
+from reconcile.api.kustomization import KUSTOMIZATION
 from reconcile.api.resource import AnyResource
 from reconcile.api.scheme import MAX_PROBLEMS, Scheme, unknown_fields
 from reconcile.api.source import GIT_REPOSITORY
@@ -186,7 +187,7 @@ def test_the_python_name_of_a_field_is_no_field(scheme: Scheme) -> None:
 
 
 def test_open_maps_take_any_key(scheme: Scheme) -> None:
-    assert unknown_fields(GIT_REPOSITORY.spec, {"accessFrom": {"anything": {"goes": 1}}}) == []
+    assert unknown_fields(KUSTOMIZATION.spec, {"patchesStrategicMerge": [{"anything": {"goes": 1}}]}) == []
     found = repository(scheme, {**GOOD, "accessFrom": {"namespaceSelectors": [{"matchLabels": {"any/key": "v"}}]}})
     assert found.spec.access_from.namespace_selectors[0].match_labels == {"any/key": "v"}
 

@@ -30,7 +30,8 @@ def logs_as_they_were() -> Iterator[None]:
 REPOSITORY, POLICY, AUTOMATION, GIT = "ImageRepository", "ImagePolicy", "ImageUpdateAutomation", "GitRepository"
 CANARY, TEMPLATE, ALERTS = "Canary", "MetricTemplate", "AlertProvider"
 CANARIES = [(CANARY, None), (TEMPLATE, None), (ALERTS, None)]
-EVERYTHING = [(GIT, None), *CANARIES, (REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]
+SOURCES = [(kind, None) for kind in (GIT, "OCIRepository", "HelmRepository", "Bucket", "ExternalArtifact")]
+EVERYTHING = [*SOURCES, ("Kustomization", None), *CANARIES, (REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,14 @@ EVERYTHING = [(GIT, None), *CANARIES, (REPOSITORY, None), (POLICY, None), (AUTOM
         ("image updates", [(AUTOMATION, None)]),
         ("image imgpol web", [(POLICY, "web")]),
         ("source git fleet", [(GIT, "fleet")]),
+        ("source oci fleet", [("OCIRepository", "fleet")]),
+        ("source helm charts", [("HelmRepository", "charts")]),
+        ("sources", SOURCES),
+        ("sources all", SOURCES),
+        ("fluxcd-sources", SOURCES),
+        ("ks apps", [("Kustomization", "apps")]),
+        ("kustomizations", [("Kustomization", None)]),
+        ("fluxcd-appliers", [("Kustomization", None)]),
         ("images", [(REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]),
         ("images all", [(REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]),
         ("fluxcd-images", [(REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]),
