@@ -11,16 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 from reconcile.api import conditions as cond
-from reconcile.api.meta import EVENT_ANNOTATIONS, FINALIZER, CommonStatus, Key
+from reconcile.api.meta import FINALIZER, CommonStatus, Key
 from reconcile.api.resource import AnyResource, dump
 from reconcile.errors import Conflict, NotFound, ReconcileError
 from reconcile.ports.clock import timestamp
-from reconcile.ports.events import Event, EventType
+from reconcile.ports.events import EventType
 from reconcile.runtime import outcome as results
 from reconcile.runtime.logs import get_logger
 from reconcile.runtime.loop import KeyedLoop, Mapper, Surroundings, light, unless_stopped
 from reconcile.runtime.outcome import Outcome, Pending, Success, Verdict
 from reconcile.runtime.run import Reconciler, Run, status_with_conditions
+from reconcile.runtime.telling import Teller
 
 log = get_logger("controller")
 
@@ -43,6 +44,7 @@ class Controller(KeyedLoop):
     ) -> None:
         super().__init__(reconciler.kind, around, name=name, workers=workers, watches=watches)
         self.reconciler = reconciler
+        self._teller = Teller(around.events, around.metrics, name)
 
     async def _pass(self, key: Key) -> Verdict | None:
         around = self._around
@@ -99,7 +101,7 @@ class Controller(KeyedLoop):
             resource,
             around.clock.now(),
             lambda must: self._announce(run, must=must),
-            lambda kind, reason, message, metadata: self._emit(run.resource, kind, reason, message, metadata),
+            lambda kind, reason, message, metadata: self._teller.tell(run.resource, kind, reason, message, metadata),
         )
         generation = resource.meta.generation
         if self.reconciler.announces_start:
@@ -194,7 +196,7 @@ class Controller(KeyedLoop):
             reason, message = verdict.warning[0], cond.cut(verdict.warning[1])
             log.error("reconciliation failed", reason=reason, error=message)
             if verdict.told and (old is None or old.status != "False" or (old.reason, old.message) != (reason, message)):
-                self._emit(before, EventType(verdict.told), reason, verdict.event, run.metadata)
+                self._teller.tell(before, EventType(verdict.told), reason, verdict.event, run.metadata)
             return
         if isinstance(outcome, Pending) or not isinstance(outcome, Success):
             return
@@ -203,20 +205,11 @@ class Controller(KeyedLoop):
         if outcome.event is not None or recovered or news:
             text = outcome.event if outcome.event is not None else outcome.message
             log.info(text.partition("\n")[0])
-            self._emit(
+            self._teller.tell(
                 before, EventType.NORMAL, outcome.event_reason or outcome.reason, text, {**run.metadata, **outcome.metadata}
             )
         elif run.requested and outcome.trace:
-            self._emit(before, EventType.TRACE, cond.SUCCEEDED, outcome.trace, {})
-
-    def _emit(self, resource: AnyResource, kind: EventType, reason: str, message: str, metadata: Mapping[str, str]) -> None:
-        forwarded = {
-            k.removeprefix(EVENT_ANNOTATIONS): v
-            for k, v in resource.meta.annotations.items()
-            if k.startswith(EVENT_ANNOTATIONS) and k != EVENT_ANNOTATIONS
-        }
-        self._around.metrics.events.labels(self.kind, kind.value, reason).inc()
-        self._around.events.emit(Event(resource, kind, reason, cond.cut(message), self.name, {**forwarded, **metadata}))
+            self._teller.tell(before, EventType.TRACE, cond.SUCCEEDED, outcome.trace, {})
 
     async def _gone(self, resource: AnyResource) -> None:
         await self.reconciler.removed(resource)

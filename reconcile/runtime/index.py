@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Generic, TypeVar
 
 from reconcile.api.meta import Key
@@ -12,27 +12,36 @@ from reconcile.ports.store import Change, ChangeType
 T = TypeVar("T", bound=Hashable)
 
 
-class Dependants(Generic[T]):
-    """Objects of one kind by what they refer to; bounded by the number of objects."""
+class Referrers(Generic[T]):
+    """Objects of one kind by all that they refer to; bounded by the number of objects."""
 
-    def __init__(self, refers: Callable[[AnyResource], T]) -> None:
+    def __init__(self, refers: Callable[[AnyResource], Iterable[T]]) -> None:
         self._refers = refers
-        self._of: dict[Key, T] = {}
+        self._of: dict[Key, tuple[T, ...]] = {}
         self._by: dict[T, dict[Key, None]] = {}
 
     def note(self, change: Change) -> None:
         """Take over a change of an object of the kind."""
         key = change.new.key
-        old = self._of.pop(key, None)
-        if old is not None:
+        for old in self._of.pop(key, ()):
             self._by[old].pop(key, None)
             if not self._by[old]:
                 del self._by[old]
-        if change.type is not ChangeType.DELETED:
-            target = self._refers(change.new)
-            self._of[key] = target
+        if change.type is ChangeType.DELETED:
+            return
+        targets = tuple(dict.fromkeys(self._refers(change.new)))
+        if targets:
+            self._of[key] = targets
+        for target in targets:
             self._by.setdefault(target, {})[key] = None
 
     def of(self, target: T) -> Collection[Key]:
         """Keys of the objects that refer to `target`."""
         return list(self._by.get(target, ()))
+
+
+class Dependants(Referrers[T]):
+    """Objects of one kind by the one thing that each refers to."""
+
+    def __init__(self, refers: Callable[[AnyResource], T]) -> None:
+        super().__init__(lambda resource: (refers(resource),))
