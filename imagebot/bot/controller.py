@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from imagebot.api import DEFAULT_MESSAGE, ImagePolicy, ImageRef, ImageUpdateAutomation
 from imagebot.bot.message import MessageError, RemovedField, render_message
-from imagebot.bot.source import Source, Sources, choose_version, source_key
+from imagebot.bot.source import Source, Sources, source_key
 from imagebot.bot.update import MarkerMemory, Update, plan, setter_values
 from imagebot.bot.writer import Built, Ground, Writers, Written
 from imagebot.markers.changes import Changed
@@ -24,6 +24,7 @@ from reconcile.errors import Failed, Invalid, ReasonedError, ReconcileError, Sta
 from reconcile.git.errors import PushFailed, SigningFailed
 from reconcile.git.mirror import Mirror
 from reconcile.git.mirrors import Mirrors
+from reconcile.git.tags import choose_version
 from reconcile.git.types import Author, RemoteRefs
 from reconcile.ports.clock import Clock, parse_timestamp, timestamp
 from reconcile.ports.store import Change, ChangeType, Store

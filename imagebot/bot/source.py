@@ -13,11 +13,10 @@ from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, Invalid, NotFound, ReconcileError, Stalled
 from reconcile.git.auth import GitCredentials, credentials_from_secret
 from reconcile.git.signing import gpg_signer_from_secret, ssh_signer_from_secret
-from reconcile.git.types import Reference, SemverChooser, Signer, parse_refspec
+from reconcile.git.types import Reference, Signer, parse_refspec
 from reconcile.net.proxy import Proxy
 from reconcile.ports.store import Store
 from reconcile.registry.access import proxy_of
-from reconcile.versions import InvalidConstraint, InvalidVersion, Version, parse_constraint, parse_version
 
 GITHUB_KEYS = ("githubAppID", "githubAppPrivateKey", "githubAppInstallationID", "githubAppInstallationOwner")
 PREFIX = "failed configuring source manager: "
@@ -197,33 +196,6 @@ def source_key(resource: ImageUpdateAutomation) -> Key:
     """Key of the GitRepository that an automation names."""
     reference = resource.spec.source_ref
     return Key(reference.namespace or resource.key.namespace, reference.name)
-
-
-def choose_version(constraint: str) -> SemverChooser | None:
-    """A function that picks the highest of some tags within a SemVer range (several when their versions are equal).
-
-    None without a constraint. The function raises Invalid for a bad range.
-    """
-    if not constraint:
-        return None
-
-    def choose(tags: list[str]) -> list[str]:
-        try:
-            accepted = parse_constraint(constraint)
-        except InvalidConstraint as error:
-            raise Invalid(f"semver parse error: {error}") from error
-        found: list[tuple[Version, str]] = []
-        for tag in tags:
-            try:
-                version = parse_version(tag)
-            except InvalidVersion:
-                continue
-            if accepted.check(version):
-                found.append((version, tag))
-        best = max((version for version, _ in found), default=None)
-        return [tag for version, tag in found if version == best]
-
-    return choose
 
 
 def _proxy_url(proxy: Proxy) -> str:

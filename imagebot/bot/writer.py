@@ -13,10 +13,11 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from imagebot.bot.source import Source, choose_version
+from imagebot.bot.source import Source
 from reconcile.errors import TimedOut
 from reconcile.git.errors import LostRace, PushRejected
 from reconcile.git.mirror import Mirror
+from reconcile.git.tags import choose_version
 from reconcile.git.types import RefUpdate, RemoteRefs, Resolved
 
 MAX_TRIES = 60

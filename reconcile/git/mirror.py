@@ -23,6 +23,7 @@ from reconcile.git.errors import (
     ReferenceNotFound,
     RemoteUnreachable,
     UnsupportedRepository,
+    bounded,
 )
 from reconcile.git.objects import TREE_LIMIT, parse_changes, parse_listing, parse_refs
 from reconcile.git.process import Completed, Deadline, Job, submit
@@ -42,6 +43,7 @@ from reconcile.git.types import (
     Resolved,
     SemverChooser,
     Signer,
+    check_ref,
     is_oid,
     unique,
 )
@@ -184,6 +186,31 @@ class Mirror:
             raise ReferenceNotFound(f"unable to resolve commit object for '{wanted.commit}': object not found")
         depot.tidy(job)
 
+    async def fetch_from(self, commit: str, branch: str) -> None:
+        """Have `commit`, with all its files, out of the history of the remote's `branch`, which is fetched in full.
+
+        Raises `ReferenceNotFound` when the branch or the commit in it does not exist.
+        """
+        check_ref(HEADS + branch)
+        missing = f"unable to resolve commit object for '{commit}': object not found"
+        if not is_oid(commit):
+            raise ReferenceNotFound(missing)
+        slot = f"{TRACKING}heads/{branch}"
+
+        def work(job: Job) -> None:
+            self._depot.open(job)
+            done = self._run_fetch(job, f"+{HEADS}{branch}:{slot}", 0)
+            if done.status != 0:
+                raise self._clone_errors().error(done.stderr)
+            argv = ["git", "merge-base", "--is-ancestor", commit, slot]
+            # 128: there is no such object at all.
+            if self._depot.local(job, argv, accept=(0, 1, 128)).status != 0:
+                raise ReferenceNotFound(missing)
+            self._depot.tidy(job)
+
+        async with self._depot.writing:
+            await self._submit(lambda job: self._healing(job, lambda: work(job)))
+
     def _run_fetch(self, job: Job, refspec: str, depth: int) -> Completed:
         argv = [
             "git",
@@ -227,12 +254,15 @@ class Mirror:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    async def entries(self, commit: str, path: str = "") -> list[Entry]:
-        """All files, links and submodules of `commit`, or of the folder `path` in it; empty when there is no such path."""
-        return await self._reading(commit, lambda job: self._entries(job, commit, path))
+    async def entries(self, commit: str, path: str = "", *, sizes: bool = False) -> list[Entry]:
+        """All files, links and submodules of `commit`, or of the folder `path` in it; empty when there is no such path.
 
-    def _entries(self, job: Job, commit: str, path: str) -> list[Entry]:
-        argv = ["git", "ls-tree", "-r", "-z", "--full-tree", commit]
+        With `sizes` each file comes with its size, which costs a look at each.
+        """
+        return await self._reading(commit, lambda job: self._entries(job, commit, path, sizes=sizes))
+
+    def _entries(self, job: Job, commit: str, path: str, *, sizes: bool = False) -> list[Entry]:
+        argv = ["git", "ls-tree", "-r", *(["-l"] if sizes else []), "-z", "--full-tree", commit]
         return parse_listing(self._depot.local(job, [*argv, "--", path] if path else argv).stdout)
 
     async def grep(self, commit: str, needle: bytes, path: str = "") -> list[Entry]:
@@ -306,6 +336,23 @@ class Mirror:
         return await self._reading(
             None, lambda job: self._depot.reader.read(job, list(dict.fromkeys(oids)), max_bytes, max_total)
         )
+
+    async def settings(self, text: bytes) -> list[tuple[str, str]]:
+        """Names and values in a file of Git's configuration syntax, such as `.gitmodules`, in its order; it includes no other.
+
+        Raises `Invalid` when it cannot be read.
+        """
+
+        def work(job: Job) -> list[tuple[str, str]]:
+            argv = ["git", "config", "--file", "-", "--no-includes", "--null", "--list"]
+            folder = self._depot.folder
+            done = job.run(argv, folder.environment(), folder.path, text)
+            if done.status != 0:
+                raise Invalid(f"cannot read the settings: {bounded(done.stderr.strip())}")
+            lines = done.stdout.decode("utf-8", "surrogateescape").split("\0")
+            return [(name, value) for name, _, value in (line.partition("\n") for line in lines if line)]
+
+        return await self._reading(None, work)
 
     async def _commit_time(self, commit: str) -> int:
         def work(job: Job) -> int:

@@ -155,13 +155,15 @@ def format_tree(entries: Sequence[TreeEntry]) -> bytes:
 
 
 def parse_listing(output: bytes) -> list[Entry]:
-    """Entries of `git ls-tree -r -z`."""
+    """Entries of `git ls-tree -r -z`, with or without `-l`."""
     entries = []
     for line in output.split(b"\0"):
         if line:
             head, _, path = line.partition(b"\t")
-            mode, _, oid = head.decode("ascii").split(" ")
-            entries.append(Entry(path.decode("utf-8", "surrogateescape"), mode, oid))
+            mode, _, oid, *size = head.decode("ascii").split()
+            entries.append(
+                Entry(path.decode("utf-8", "surrogateescape"), mode, oid, int(size[0]) if size and size[0] != "-" else None)
+            )
     return entries
 
 

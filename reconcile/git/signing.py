@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import os
-import shutil
 import struct
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from reconcile.errors import Invalid, TimedOut
 from reconcile.git.environment import environment, write_private
 from reconcile.git.errors import SigningFailed, bounded
+from reconcile.git.gpghome import gpg_home
 from reconcile.git.pgpkey import summarize
 from reconcile.git.process import Completed, Job
 from reconcile.git.sshkeys import KeyNeedsPassphrase, PrivateKey, UnreadableKey, WrongPassphrase, load_private_key
 from reconcile.git.types import Counters
 
 SECONDS = 30.0
-_HOME = "imagebot-gpg-"
 _NAMESPACE = b"git"
 _MINIMUM_RSA_BITS = 2048
 
@@ -148,7 +145,7 @@ class GpgSigner:
     def sign(self, payload: bytes) -> str:
         """Armoured detached signature over `payload`. Blocking. Raises `SigningFailed` or `MissingProgram`."""
         job = Job(SECONDS, self.counters)
-        with _home() as home:
+        with gpg_home() as home:
             env = environment(home, Path(os.devnull), extra={"GNUPGHOME": str(home)})
 
             def gpg(*arguments: str, stdin: bytes = b"") -> Completed:
@@ -187,32 +184,3 @@ class GpgSigner:
 
 def _said(done: Completed) -> str:
     return bounded(done.stderr.strip().splitlines()[-1]) if done.stderr.strip() else f"gpg exited with status {done.status}"
-
-
-@contextmanager
-def _home() -> Iterator[Path]:
-    """A private GNUPGHOME, removed at the end; those of killed processes are removed at the start.
-
-    Not in the state folder: the path of the agent's socket may have 107 bytes at most.
-    """
-    parent = Path(tempfile.gettempdir())
-    for left in parent.glob(_HOME + "*"):
-        _sweep(left)
-    home = Path(tempfile.mkdtemp(prefix=_HOME, dir=parent))
-    try:
-        with (home / "lock.new").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            # Under its name only once it is held, so that nobody sweeps it in between.
-            (home / "lock.new").rename(home / "lock")
-            yield home
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _sweep(left: Path) -> None:
-    with suppress(OSError):
-        if left.is_symlink() or left.stat().st_uid != os.getuid():
-            return
-        with (left / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)

@@ -75,6 +75,8 @@ class Entry:
     path: str
     mode: str
     oid: str
+    size: int | None = None
+    """Bytes of the file, where the listing asked for sizes."""
 
     @property
     def is_file(self) -> bool:
