@@ -11,7 +11,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
+import httpx
 import orjson
 
 from reconcile.ports.clock import Clock, SystemClock
@@ -27,7 +29,10 @@ PATTERN = r"^.+\.(azurecr\.io|azurecr\.cn|azurecr\.de|azurecr\.us)$"
 _HOST = re.compile(PATTERN)
 _RESOURCES = {"cn": "https://management.chinacloudapi.cn", "us": "https://management.usgovcloudapi.net"}
 _AUTHORITIES = {"cn": "https://login.chinacloudapi.cn", "us": "https://login.microsoftonline.us"}
-_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_DEFAULT_LIFE = 600.0
+
+ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+"""Kind of the proof that stands for a client secret."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,22 @@ class Azure:
         return Issued(Credential(USERNAME, refresh), _expiry(refresh, what) - self.clock.now().timestamp())
 
     async def _entra_token(self, cloud: str, channels: Channels) -> str:
+        resource = _RESOURCES.get(cloud, "https://management.azure.com")
+        authority = _AUTHORITIES.get(cloud, "https://login.microsoftonline.com")
+        return (await self.token(resource, channels, authority=authority))[0]
+
+    async def token(
+        self, resource: str, channels: Channels, *, authority: str = "https://login.microsoftonline.com"
+    ) -> tuple[str, float]:
+        """An Entra token of this process's identity for `resource` and its life in seconds; raises `CredentialError`.
+
+        `authority` is asked where neither the endpoints nor AZURE_AUTHORITY_HOST name another.
+        """
         environment = self.environment
         client, tenant = environment.get("AZURE_CLIENT_ID", ""), environment.get("AZURE_TENANT_ID", "")
-        resource = _RESOURCES.get(cloud, "https://management.azure.com")
         file, secret = environment.get("AZURE_FEDERATED_TOKEN_FILE"), environment.get("AZURE_CLIENT_SECRET")
         if not (client and tenant and (file or secret)):
-            return await self._managed_identity(resource, client, channels)
+            return await self.managed_identity(resource, client, channels)
         what = "azure: client secret" if secret else "azure: workload identity"
         if not re.fullmatch(r"[A-Za-z0-9.-]+", tenant):
             raise CredentialError(f"{what}: AZURE_TENANT_ID is not a tenant")
@@ -85,22 +100,25 @@ class Azure:
         if secret:
             form["client_secret"] = secret
         else:
-            form |= {"client_assertion_type": _ASSERTION, "client_assertion": read_token(file or "", what)}
-        authority = (
-            self.endpoints.authority
-            or environment.get("AZURE_AUTHORITY_HOST")
-            or _AUTHORITIES.get(cloud, "https://login.microsoftonline.com")
-        )
+            form |= {"client_assertion_type": ASSERTION, "client_assertion": read_token(file or "", what)}
+        authority = self.endpoints.authority or environment.get("AZURE_AUTHORITY_HOST") or authority
         url = f"{authority.rstrip('/')}/{tenant}/oauth2/v2.0/token"
-        response = await exchange(channels.http, "POST", url, what=what, form=form)
-        return text_of(read_json(response, what), "access_token", what)
+        return token_of(await exchange(channels.http, "POST", url, what=what, form=form), what)
 
-    async def _managed_identity(self, resource: str, client: str, channels: Channels) -> str:
+    async def managed_identity(self, resource: str, client: str, channels: Channels) -> tuple[str, float]:
+        """A token of the machine's identity, of the one with the client id `client` if given; as `token`."""
         what = "azure: managed identity"
-        query = f"api-version=2018-02-01&resource={resource}/" + (f"&client_id={client}" if client else "")
+        query = f"api-version=2018-02-01&resource={resource}/" + (f"&client_id={quote(client, safe='')}" if client else "")
         url = f"{self.endpoints.metadata}/metadata/identity/oauth2/token?{query}"
-        response = await exchange(channels.direct, "GET", url, what=what, headers={"Metadata": "true"})
-        return text_of(read_json(response, what), "access_token", what)
+        return token_of(await exchange(channels.direct, "GET", url, what=what, headers={"Metadata": "true"}), what)
+
+
+def token_of(response: httpx.Response, what: str) -> tuple[str, float]:
+    """The token in an answer of Entra or of the metadata service, and its life in seconds; raises `CredentialError`."""
+    document = read_json(response, what)
+    life = document.get("expires_in")  # a number from Entra, text from the metadata service
+    text = str(life) if isinstance(life, int | str) and not isinstance(life, bool) else ""
+    return text_of(document, "access_token", what), float(text) if text.isascii() and text.isdigit() else _DEFAULT_LIFE
 
 
 def _expiry(token: str, what: str) -> float:
