@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeVar
 
 from reconcile.api import conditions as cond
-from reconcile.api.meta import EVENT_ANNOTATIONS, Key
+from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
-from reconcile.api.source import Artifact
+from reconcile.api.source import GROUP, Artifact
 from reconcile.artifact.storage import Storage
 from reconcile.errors import Failed, ReasonedError, ReconcileError
-from reconcile.ports.events import Event, EventSink, EventType
+from reconcile.ports.events import EventType
 from reconcile.ports.store import Store
 from reconcile.redact import redact
 from reconcile.runtime.outcome import Success
 from reconcile.runtime.run import Reconciler, Run
+from reconcile.runtime.telling import Teller
 from reconcile.sources.summary import (
     ARTIFACT_IN_STORAGE,
     ARTIFACT_OUTDATED,
@@ -34,8 +35,6 @@ from reconcile.sources.summary import (
     without_failures,
 )
 
-CONTROLLER = "source-controller"
-GROUP = "source.toolkit.fluxcd.io"
 REVISION, DIGEST = f"{GROUP}/revision", f"{GROUP}/digest"
 """Metadata of events about an artifact."""
 
@@ -49,7 +48,8 @@ class SourceTools:
 
     store: Store
     storage: Storage
-    events: EventSink
+    teller: Teller
+    """Tells people what happens outside passes."""
     gates: Mapping[str, bool] = field(default_factory=dict)
     jitter: float = 0.05
     """Share of an interval by which a return may come earlier or later, so that many objects do not come at once."""
@@ -277,17 +277,8 @@ class SourceReconciler(Reconciler):
             count = await tools.storage.remove(resource.kind, resource.key)
         except (ReconcileError, OSError) as error:
             text = f"garbage collection for deleted resource failed: {error}"
-            self._emit(resource, EventType.WARNING, "GarbageCollectionFailed", text)
+            tools.teller.tell(resource, EventType.WARNING, "GarbageCollectionFailed", text)
             raise
         if count:
-            self._emit(
-                resource, EventType.TRACE, "GarbageCollectionSucceeded", "garbage collected artifacts for deleted resource"
-            )
-
-    def _emit(self, resource: AnyResource, kind: EventType, reason: str, message: str) -> None:
-        forwarded = {
-            name.removeprefix(EVENT_ANNOTATIONS): value
-            for name, value in resource.meta.annotations.items()
-            if name.startswith(EVENT_ANNOTATIONS) and name != EVENT_ANNOTATIONS
-        }
-        self.tools.events.emit(Event(resource, kind, reason, cond.cut(redact(message)), CONTROLLER, forwarded))
+            text = "garbage collected artifacts for deleted resource"
+            tools.teller.tell(resource, EventType.TRACE, "GarbageCollectionSucceeded", text)

@@ -1,0 +1,109 @@
+"""From the listing of a tree to the bytes of an artifact, streamed: only a batch of files is in memory at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from reconcile.artifact.archive import Member, pack
+from reconcile.artifact.ignore import Ignore
+from reconcile.errors import Failed, ReconcileError
+from reconcile.sources.git_includes import Grafted, read_grafted
+from reconcile.sources.git_tree import File, Limits, Tree
+
+BATCH_BYTES = 8 * 1024 * 1024
+BATCH_FILES = 2048
+_PATIENCE = 600.0
+"""Seconds after which a thread gives up on an event loop that does not answer; far above every timeout of a read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What goes into an artifact, in the order in which it is written."""
+
+    files: Sequence[File]
+    grafted: Sequence[Grafted]
+    folders: Sequence[str]
+    ignore: Ignore = field(repr=False)
+
+
+def plan(tree: Tree, grafted: Sequence[Grafted], ignore: Ignore, limits: Limits) -> Plan:
+    """Leave out what is ignored, bring the rest into a fixed order. Pure.
+
+    Raises Failed ArchiveOperationFailed when a file, all files or their number are over a limit.
+    """
+    files = sorted((file for file in tree.files.values() if not ignore.ignored(file.path)), key=_order)
+    others = sorted((file for file in grafted if not ignore.ignored(file.path)), key=_order)
+    everything: list[File | Grafted] = [*files, *others]
+    if len(everything) > limits.files:
+        raise _refused(f"it has {len(everything)} files, more than the limit of {limits.files}")
+    total = 0
+    for file in everything:
+        if file.size > limits.file:
+            raise _refused(f"the file {file.path!r} has {file.size} bytes, more than the limit of {limits.file}; ignore it")
+        total += file.size
+    if total > limits.total:
+        raise _refused(f"its files have {total} bytes together, more than the limit of {limits.total}; ignore what is not needed")
+    return Plan(files, others, sorted(tree.folders, key=_bytes), ignore)
+
+
+def _refused(why: str) -> Failed:
+    return Failed("ArchiveOperationFailed", f"unable to archive artifact to storage: {why}")
+
+
+def _order(file: File | Grafted) -> list[bytes]:
+    return _bytes(file.path)
+
+
+def _bytes(path: str) -> list[bytes]:
+    return [part.encode("utf-8", "surrogateescape") for part in path.split("/")]
+
+
+def writer(made: Plan, limits: Limits) -> Callable[[BinaryIO], None]:
+    """A function that writes the archive, to be called in a thread while this event loop runs on."""
+    loop = asyncio.get_running_loop()
+
+    def write(out: BinaryIO) -> None:
+        pack(_members(made, limits, loop), out, directories=made.folders, ignore=made.ignore)
+
+    return write
+
+
+def _members(made: Plan, limits: Limits, loop: asyncio.AbstractEventLoop) -> Iterator[Member]:
+    for batch in batches(made.files):
+        reading = asyncio.run_coroutine_threadsafe(_read(batch, limits), loop)
+        try:
+            contents = reading.result(_PATIENCE)
+        except ReconcileError as error:
+            raise Failed("GitOperationFailed", f"failed to checkout and determine revision: {error}") from error
+        finally:
+            reading.cancel()
+        for file in batch:
+            yield Member(file.path, contents[file.oid], file.executable)
+    try:
+        for grafted, data in read_grafted(made.grafted):
+            yield Member(grafted.path, data, grafted.executable)
+    except (OSError, tarfile.TarError, EOFError, KeyError) as error:
+        raise Failed("CopyFailure", f"failed to copy an included artifact: {type(error).__name__}") from error
+
+
+async def _read(batch: Sequence[File], limits: Limits) -> dict[str, bytes]:
+    return await batch[0].mirror.read([file.oid for file in batch], limits.file, limits.file + BATCH_BYTES)
+
+
+def batches(files: Sequence[File]) -> Iterator[list[File]]:
+    """`files` in runs of one mirror, each of at most `BATCH_FILES`, and of `BATCH_BYTES` unless one file alone has more. Pure."""
+    batch: list[File] = []
+    size = 0
+    for file in files:
+        full = len(batch) >= BATCH_FILES or size + file.size > BATCH_BYTES
+        if batch and (full or file.mirror is not batch[0].mirror):
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += file.size
+    if batch:
+        yield batch
