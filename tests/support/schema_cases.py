@@ -12,6 +12,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+RULES = "x-kubernetes-validations"
+
 Object = dict[str, Any]
 Path = tuple[str | int, ...]
 
@@ -19,6 +21,9 @@ SAMPLES = {
     r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$": "5m",
     r"^([0-9]+(\.[0-9]+)?(ms|s|m))+$": "5m",
     "^(http|https|ssh)://.*$": "https://example.com/a",
+    "^(http|https|oci)://.*$": "https://example.com/a",
+    "^(http|https)://.*$": "https://example.com/a",
+    "^oci://.*$": "oci://example.com/a",
     "^[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$": "sha256:abc",
     r"^[0-9]+(m|s)": "5m",
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "apps",
@@ -34,6 +39,7 @@ OF_EACH_TYPE: tuple[Any, ...] = (7, 1.5, "text", True, ["text"], {"key": "text"}
 TEXTS = (
     " ", "5", "5d", "-5m", "1h30m", "1.5h", "300ms", "5m ", "5m\n", "5M", "x5m", ".5m", "5.m", "1h 5m", "0s",
     "http://", "ssh://git@host/a", "git@host:a", "file:///a", "HTTPS://host/a", " https://host/a", "git://host/a", "https:/host",
+    "oci://", "oci://host/a", "OCI://host/a", "oci:/host",
     "sha256:", "SHA256:abc", "sha256:a b", ":abc", "sha256+b64u:a=-_", "Ready", "a.b/C", "a/b/C",
     "-a", "a-", "a b", "ä", "A:b,c_", "A:",
     "1m30s", "5mm", "m5", "s", "apps", "a.b", "a..b", "a.b.", "a_b", "a1-b", "1a",
@@ -51,23 +57,30 @@ class Case:
     value: Any
 
 
-def cases(schema: Object, fixed: Object | None = None) -> list[Case]:
+def cases(schema: Object, *fixed: Object) -> list[Case]:
     """All cases of an object's schema.
 
     Args:
         schema: The schema of `spec` or `status`.
-        fixed: Values for top-level fields in the full example, where a rule forbids the first choice of each.
+        fixed: For each full example what fields at its top are, where a rule forbids the first choice of each; None is left out.
     """
-    fulls = [sample(schema, choice) | (fixed or {}) for choice in range(_most_choices(schema))]
+    fulls = [example_of(schema, changes, choice) for changes in fixed or ({},) for choice in range(_most_choices(schema))]
     seen: set[Path] = set()
-    found = {case.name: case for case in (*_whole(schema, fulls[0]), *_by_rule(schema))}
-    for full in fulls:
+    nested = [(path, node) for path, node in _nodes(schema, ()) if RULES in node]
+    found = {case.name: case for case in (*_whole(schema, fulls[0]), *_by_rule(schema), *_by_inner_rule(nested, fulls))}
+    found |= {f"full {n}": Case(f"full {n}", example) for n, example in enumerate(fulls[1:], 2)}
+    for example in fulls:
         # What an earlier example has was tried there.
-        nodes = [(path, node) for path, node in _nodes(schema, ()) if path not in seen and _has(full, path)]
+        nodes = [(path, node) for path, node in _nodes(schema, ()) if path not in seen and _has(example, path)]
         seen.update(path for path, _ in nodes)
-        found |= {case.name: case for case in (*_by_field(nodes, full), *_by_choice(nodes, full))}
+        found |= {case.name: case for case in (*_by_field(nodes, example), *_by_choice(nodes, example))}
     found |= {case.name: case for case in _by_choice([((), schema)], fulls[0])}
     return list(found.values())
+
+
+def example_of(schema: Object, changes: Object, choice: int = 0) -> Object:
+    """A value with every field set except those that `changes` has None for, which says what others are."""
+    return {name: value for name, value in {**sample(schema, choice), **changes}.items() if value is not None}
 
 
 def sample(schema: Object, choice: int = 0) -> Any:
@@ -79,7 +92,7 @@ def sample(schema: Object, choice: int = 0) -> Any:
     """
     if "enum" in schema:
         return schema["enum"][0]
-    if schema.get("x-kubernetes-int-or-string"):
+    if schema.get("x-kubernetes-int-or-string") or ("type" not in schema and schema.get("x-kubernetes-preserve-unknown-fields")):
         return PLAIN
     match schema.get("type"):
         case "object":
@@ -169,12 +182,34 @@ def _special(node: Object) -> Iterator[Any]:
 
 def _by_rule(schema: Object) -> Iterator[Case]:
     """Every combination of the fields that the rules of the schema name."""
-    rules = " ".join(rule["rule"] for rule in schema.get("x-kubernetes-validations", ()))
-    names = sorted(set(re.findall(r"self\.(\w+)", rules)))
-    choices = [(None, *schema["properties"][name].get("enum", [sample(schema["properties"][name])])) for name in names]
-    for values in itertools.product(*choices) if names else ():
-        given = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    for given in _combinations(schema):
         yield Case(f"rules with {given}", least(schema) | given)
+
+
+def _by_inner_rule(nodes: list[tuple[Path, Object]], fulls: list[Object]) -> Iterator[Case]:
+    """The same for the rules of parts, each in the first example that has the part."""
+    for path, node in nodes:
+        example = next(example for example in fulls if _has(example, path))
+        for given in _combinations(node):
+            yield _changed(example, path, least(node) | given, f"rules with {given}")
+
+
+def _combinations(node: Object) -> Iterator[Object]:
+    names = sorted(set(re.findall(r"self\.(\w+)", " ".join(rule["rule"] for rule in node.get(RULES, ())))))
+    choices = [(None, *_choices(node["properties"][name])) for name in names]
+    for values in itertools.product(*choices) if names else ():
+        yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def _choices(node: Object) -> list[Any]:
+    """Values of a field that a rule names: each of an enumeration, also of those inside, with all fields and with the least."""
+    if "enum" in node:
+        return list(node["enum"])
+    inner = {name: part["enum"] for name, part in node.get("properties", {}).items() if "enum" in part}
+    if not inner:
+        return [sample(node)]
+    chosen = [dict(zip(inner, values, strict=True)) for values in itertools.product(*inner.values())]
+    return [whole | values for whole in (sample(node), least(node)) for values in chosen]
 
 
 def _by_choice(nodes: list[tuple[Path, Object]], full: Object) -> Iterator[Case]:
