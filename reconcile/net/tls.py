@@ -26,11 +26,13 @@ class Tls:
         ca: PEM bundle added to the trusted authorities, or None.
         certificate: PEM chain of the client, or None.
         key: PEM private key that belongs to `certificate`, or None.
+        unchecked: takes whatever certificate the server shows: for those who were told to.
     """
 
     ca: bytes | None = None
     certificate: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
+    unchecked: bool = False
 
     def context(self) -> ssl.SSLContext:
         """A client context that trusts the machine's authorities and `ca`, and shows the client certificate.
@@ -71,6 +73,8 @@ def tls_from_secret(name: str, data: Mapping[str, bytes]) -> Tls:
 def _context(tls: Tls) -> ssl.SSLContext:
     # Kept because loading the machine's authorities takes milliseconds, and every pass over an object asks again.
     context = _fresh()
+    if tls.unchecked:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if tls.ca is not None:
         try:
             context.load_verify_locations(cadata=tls.ca.decode("ascii"))

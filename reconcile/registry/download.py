@@ -29,6 +29,14 @@ async def write_checked(body: AsyncIterator[bytes], out: BinaryIO, digest: str, 
     algorithm = digest.partition(":")[0]
     if algorithm not in {"sha256", "sha512"}:
         raise BadAnswer(f"{where}: digests of kind {algorithm[:40]!r} are not known")
+    found, total = await write_hashed(body, out, algorithm)
+    if found != digest:
+        raise DigestMismatch(f"{where}: digest does not match the content: announced {digest}, content is {found}")
+    return total
+
+
+async def write_hashed(body: AsyncIterator[bytes], out: BinaryIO, algorithm: str = "sha256") -> tuple[str, int]:
+    """Write `body` to `out`; returns its digest, `<algorithm>:<hex>`, and its bytes. Hashing and writing are done in a thread."""
     state = hashlib.new(algorithm)
     total = 0
 
@@ -46,7 +54,4 @@ async def write_checked(body: AsyncIterator[bytes], out: BinaryIO, digest: str, 
             await asyncio.to_thread(write, pieces)
             total, waiting, pieces = total + waiting, 0, []
     await asyncio.to_thread(write, pieces)
-    found = f"{algorithm}:{state.hexdigest()}"
-    if found != digest:
-        raise DigestMismatch(f"{where}: digest does not match the content: announced {digest}, content is {found}")
-    return total + waiting
+    return f"{algorithm}:{state.hexdigest()}", total + waiting
