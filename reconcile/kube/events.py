@@ -85,6 +85,8 @@ class KubeEvents:
 
     def emit(self, event: Event) -> None:
         """Take one event; never blocks and never raises."""
+        if event.type is EventType.POSTED:
+            return
         if not self._allowed(event):
             self._drop(event)
             return

@@ -17,6 +17,8 @@ class EventType(StrEnum):
     WARNING = "Warning"
     TRACE = "Trace"
     """Shown as Normal beside the object, but not sent to anybody."""
+    POSTED = "Posted"
+    """Sent as Normal to those who asked for events, but not written beside the object: news only for them."""
 
 
 @dataclass(frozen=True, slots=True)

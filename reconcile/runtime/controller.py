@@ -205,8 +205,9 @@ class Controller(KeyedLoop):
         if outcome.event is not None or recovered or news:
             text = outcome.event if outcome.event is not None else outcome.message
             log.info(text.partition("\n")[0])
+            metadata = {**run.metadata, **outcome.metadata}
             self._teller.tell(
-                before, EventType.NORMAL, outcome.event_reason or outcome.reason, text, {**run.metadata, **outcome.metadata}
+                before, EventType(outcome.event_type), outcome.event_reason or outcome.reason, text, metadata
             )
         elif run.requested and outcome.trace:
             self._teller.tell(before, EventType.TRACE, cond.SUCCEEDED, outcome.trace, {})

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from reconcile.api import conditions as cond
 from reconcile.api.conditions import Conditions
@@ -41,6 +42,8 @@ class Success:
     """Reason of Ready."""
     event_reason: str = ""
     """Reason of the event; that of Ready where it is empty."""
+    event_type: Literal["Normal", "Posted"] = "Normal"
+    """Type of the event: one that is only posted is not written beside the object."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,34 @@ END: list[tuple[str, Shown, Any, Shown, dict[str, Any]]] = [
         {"observed": True, "back_off": False, "after": None, "result": "success", "warning": ("Broken", "it broke")},
     ),
     (
+        "a failure with a delay of its own",
+        RUNNING,
+        Failed("Broken", "it broke", after=60.0, told="", event="not heard"),
+        [RETRYING, BAD],
+        {"observed": False, "back_off": False, "after": 60.0, "result": "error", "told": "", "event": "not heard"},
+    ),
+    (
+        "waiting with an event of its own",
+        RUNNING,
+        Waiting("DependencyNotReady", "not yet", 30.0, event="come back later", told="Normal"),
+        [RETRYING, ("Ready", "False", "DependencyNotReady", "not yet")],
+        {"after": 30.0, "told": "Normal", "event": "come back later"},
+    ),
+    (
+        "stalled before the spec was taken in",
+        RUNNING,
+        Stalled("AccessDenied", "it broke", observed=False),
+        [("Stalled", "True", "AccessDenied", "it broke"), ("Ready", "False", "AccessDenied", "it broke")],
+        {"observed": False, "told": "Warning", "event": "it broke"},
+    ),
+    (
+        "success with a reason of its own",
+        RUNNING,
+        Success("fine", reason="ReconciliationSucceeded"),
+        [("Ready", "True", "ReconciliationSucceeded", "fine")],
+        {"observed": True},
+    ),
+    (
         "stalled again",
         [STUCK, BAD],
         Stalled("Other", "else"),
@@ -213,3 +241,13 @@ def test_back_off_doubles_from_750_ms_to_15_minutes() -> None:
     assert delays == [0.75, 1.5, 3, 6, 12, 24, 48, 96, 192, 384, 768, 900, 900]
     assert BackOff().delay(10**9) == 900
     assert BackOff().delay(0) == 0.75
+
+
+@pytest.mark.parametrize(
+    "outcome", [Failed("Broken", "it broke"), Waiting("Broken", "it broke", 30.0)], ids=["failed", "waiting"]
+)
+def test_where_no_start_is_announced_a_failure_shows_reconciling_only_if_it_was_there(outcome: Exception) -> None:
+    quiet = conclude(made(GOOD), outcome, generation=1, now=NOW, announced=False)
+    assert shown(quiet.conditions) == [BAD]
+    begun = conclude(made(*RUNNING), outcome, generation=1, now=NOW, announced=False)
+    assert shown(begun.conditions) == [RETRYING, BAD]
