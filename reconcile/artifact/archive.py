@@ -7,13 +7,13 @@ anybody, is bounded in every direction, and is never seen half done.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import shutil
 import stat
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,8 @@ LARGEST = 1024**3
 """Bytes of one file, unless a caller says otherwise."""
 
 _LONGEST_NAME = 255
+_SHORT_NAME = 100
+_SHORT_SIZE = 8**11
 _FILE, _PROGRAM, _FOLDER = 0o600, 0o700, 0o750
 
 
@@ -120,7 +122,7 @@ def members_of(root: Path, ignore: Ignore | None = None, *, largest: int = LARGE
         ArchiveTooLarge: a file is larger than `largest`.
         OSError: something cannot be read.
     """
-    pending = [_Found(root, "", folder=True)]
+    pending = [_Found(os.fspath(root), "", folder=True)]
     while pending:
         found = pending.pop()
         if found.folder:
@@ -157,16 +159,36 @@ def unpack(source: BinaryIO, into: Path, limits: Limits | None = None) -> Index:
     return index
 
 
+class _Template:
+    """The header of a file or folder with a short name, ready but for name, size and checksum."""
+
+    def __init__(self, mode: int) -> None:
+        info = tarfile.TarInfo()
+        info.mode = mode
+        info.type = tarfile.DIRTYPE if mode == _FOLDER else tarfile.REGTYPE
+        empty = info.tobuf(tarfile.USTAR_FORMAT)
+        self._before_size, self._before_sum, self._rest = empty[_SHORT_NAME:124], empty[136:148], empty[156:]
+        self._sum = sum(self._before_size) + sum(self._before_sum) + 8 * ord(" ") + sum(self._rest)
+
+    def header(self, name: bytes, size: int) -> bytes:
+        digits = b"%011o\0" % size
+        checksum = b"%06o\0 " % (self._sum + sum(name) + sum(digits))
+        return b"".join((name.ljust(_SHORT_NAME, b"\0"), self._before_size, digits, self._before_sum, checksum, self._rest))
+
+
+_PLAIN = {mode: _Template(mode) for mode in (_FILE, _PROGRAM, _FOLDER)}
+
+
 class _Packer:
-    """Headers by `tarfile`, everything else by hand: its own way copies each header and each file twice."""
+    """Headers by `tarfile`; those that differ in name and size alone, nearly all, are made from one of them."""
 
     def __init__(self, out: BinaryIO, ignore: Ignore | None) -> None:
-        self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=out, mtime=0)
+        self._out = out
+        self._gzip = zlib.compressobj(LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)  # its header has no name and no time
         self._ignore = ignore
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._seen: dict[str, bool] = {}  # whether each path is a folder
-        self._info = tarfile.TarInfo()
 
     def folder(self, path: str) -> None:
         for above in _unknown(path, self._seen):
@@ -189,11 +211,15 @@ class _Packer:
     def close(self) -> None:
         self._write(bytes(2 * BLOCK))
         self._flush()
-        self._gzip.close()
+        self._out.write(self._gzip.flush())
 
     def _header(self, path: str, kind: bytes, mode: int, size: int) -> None:
-        info = self._info
-        info.name, info.type, info.mode, info.size = path, kind, mode, size
+        name = path.encode("utf-8", "surrogateescape") + (b"/" if kind == tarfile.DIRTYPE else b"")
+        if len(name) <= _SHORT_NAME and name.isascii() and size < _SHORT_SIZE:
+            self._write(_PLAIN[mode].header(name, size))
+            return
+        info = tarfile.TarInfo(path)
+        info.type, info.mode, info.size = kind, mode, size
         self._write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
 
     def _write(self, data: bytes) -> None:
@@ -203,7 +229,8 @@ class _Packer:
             self._flush()
 
     def _flush(self) -> None:
-        self._gzip.write(b"".join(self._pending))
+        if packed := self._gzip.compress(b"".join(self._pending)):
+            self._out.write(packed)
         self._pending.clear()
         self._pending_bytes = 0
 
@@ -245,7 +272,7 @@ def _relative(path: str) -> str:
 class _Found:
     """A file or folder on the disk and its path below the root."""
 
-    place: Path
+    place: str
     path: str
     folder: bool
 
@@ -258,11 +285,11 @@ def _scan(folder: _Found) -> list[_Found]:
         is_folder = entry.is_dir(follow_symlinks=False)
         if is_folder or entry.is_file(follow_symlinks=False):
             path = f"{folder.path}/{entry.name}" if folder.path else entry.name
-            found.append(_Found(Path(entry.path), path, is_folder))
+            found.append(_Found(entry.path, path, is_folder))
     return found
 
 
-def _content(name: Path, shown: str, largest: int) -> tuple[bytes, int]:
+def _content(name: str, shown: str, largest: int) -> tuple[bytes, int]:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
