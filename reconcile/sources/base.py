@@ -135,7 +135,10 @@ class SourcePass:
     # --- the artifact
 
     async def check(self) -> None:
-        """Collect what is old; forget the artifact if it is not there as it was stored; keep its address up to date."""
+        """Collect what is old; forget the artifact if it is not there as it was stored; keep its address up to date.
+
+        Raises Failed: StatOperationFailed, with the condition StorageOperationFailed.
+        """
         storage, kind = self._tools.storage, self.resource.kind
         try:
             collected = await storage.collect(kind, self.key, self.artifact)
@@ -149,9 +152,14 @@ class SourcePass:
         if artifact is None:
             await self.announce("building artifact", write=not self.run.new_generation)
             return
-        if not await storage.intact(artifact):
-            if storage.path_of(artifact).exists():
-                text = f"artifact '{artifact.path}' does not have its digest '{artifact.digest}' any more"
+        try:
+            state = await storage.inspect(artifact)
+        except (ReconcileError, OSError) as error:
+            failure = Failed("StatOperationFailed", f"failed to look at the artifact in storage: {error}")
+            raise self.failed(STORAGE_OPERATION_FAILED, failure) from error
+        if state != "intact":
+            if state == "damaged":
+                text = f"artifact '{artifact.path}' did not have its digest '{artifact.digest}' any more and was removed"
                 self.run.tell(EventType.WARNING, "ArtifactVerificationFailed", text)
             self.run.set(artifact=None)
             self.drop(ARTIFACT_IN_STORAGE)

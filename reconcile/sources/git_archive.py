@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -11,7 +10,7 @@ from typing import BinaryIO
 from reconcile.artifact.archive import Member, pack
 from reconcile.artifact.ignore import Ignore
 from reconcile.errors import Failed, ReconcileError
-from reconcile.sources.git_includes import Grafted, read_grafted
+from reconcile.sources.git_includes import UNREADABLE, Grafted, read_grafted
 from reconcile.sources.git_tree import File, Limits, Tree
 
 BATCH_BYTES = 8 * 1024 * 1024
@@ -86,8 +85,8 @@ def _members(made: Plan, limits: Limits, loop: asyncio.AbstractEventLoop) -> Ite
     try:
         for grafted, data in read_grafted(made.grafted):
             yield Member(grafted.path, data, grafted.executable)
-    except (OSError, tarfile.TarError, EOFError, KeyError) as error:
-        raise Failed("CopyFailure", f"failed to copy an included artifact: {type(error).__name__}") from error
+    except UNREADABLE as error:
+        raise Failed("CopyFailure", f"failed to copy an included artifact: {error}") from error
 
 
 async def _read(batch: Sequence[File], limits: Limits) -> dict[str, bytes]:

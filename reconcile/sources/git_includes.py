@@ -7,21 +7,28 @@ rules of the including repository apply to its files too.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.api.source import Artifact, GitInclude
 from reconcile.artifact.ignore import FILE
-from reconcile.errors import Failed, NotFound, Waiting
+from reconcile.errors import Failed, NotFound, ReconcileError, Waiting
 from reconcile.ports.store import Change, Store
 from reconcile.runtime.index import Referrers
 from reconcile.sources.git_tree import TEXT_LIMIT, Tree
 
 KIND = "GitRepository"
+UNREADABLE = (OSError, tarfile.TarError, EOFError, KeyError, zlib.error, ReconcileError)
+"""What reading an included artifact raises."""
+
+
+Archive = Callable[[], BinaryIO]
+"""Opens an included artifact; raises ReconcileError or OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class Grafted:
     """One file of an included artifact at its new place."""
 
     path: str
-    archive: Path
+    archive: Archive
     member: str
     size: int
     executable: bool
@@ -71,7 +78,7 @@ def inside(path: str | None) -> str:
     return "/".join(parts)
 
 
-def graft(tree: Tree, include: GitInclude, archive: Path) -> tuple[list[Grafted], dict[str, str]]:
+def graft(tree: Tree, include: GitInclude, archive: Archive) -> tuple[list[Grafted], dict[str, str]]:
     """Put the files of an included artifact into `tree`: the files, and the texts of `.sourceignore` files among them by path.
 
     Blocking. Raises Failed CopyFailure when the source path is missing, or when something is at the target already.
@@ -90,7 +97,7 @@ def graft(tree: Tree, include: GitInclude, archive: Path) -> tuple[list[Grafted]
     texts: dict[str, str] = {}
     present = not source
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with archive() as file, tarfile.open(fileobj=file, mode="r:gz") as tar:
             for member in tar:
                 path = _moved(member.name.removeprefix("./").rstrip("/"), source, target)
                 if path is None:
@@ -103,8 +110,8 @@ def graft(tree: Tree, include: GitInclude, archive: Path) -> tuple[list[Grafted]
                     files.append(Grafted(path, archive, member.name, member.size, bool(member.mode & 0o111)))
                     if path.rpartition("/")[2] == FILE:
                         texts[path] = _text(tar, member)
-    except (OSError, tarfile.TarError, EOFError) as error:
-        raise refused(f"its artifact cannot be read: {type(error).__name__}") from error
+    except UNREADABLE as error:
+        raise refused(f"its artifact cannot be read: {error}") from error
     if not present:
         raise refused(f"link error: {source}: no such file or directory")
     tree.add_folder(target)
@@ -138,18 +145,16 @@ def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
 
 
 def read_grafted(files: Iterable[Grafted]) -> Iterator[tuple[Grafted, bytes]]:
-    """The contents of grafted files, in the order given, one at a time. Blocking; raises OSError or tarfile.TarError."""
-    opened: dict[Path, tarfile.TarFile] = {}
-    try:
+    """The contents of grafted files, in the order given, one at a time. Blocking; raises `UNREADABLE`."""
+    opened: dict[Archive, tarfile.TarFile] = {}
+    with ExitStack() as stack:
         for file in files:
             tar = opened.get(file.archive)
             if tar is None:
-                tar = opened[file.archive] = tarfile.open(file.archive, "r:gz")  # noqa: SIM115 - closed below
+                archive = stack.enter_context(file.archive())
+                tar = opened[file.archive] = stack.enter_context(tarfile.open(fileobj=archive, mode="r:gz"))
             content = tar.extractfile(file.member)
             yield file, content.read() if content is not None else b""
-    finally:
-        for tar in opened.values():
-            tar.close()
 
 
 class Repositories:

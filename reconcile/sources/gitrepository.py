@@ -12,7 +12,7 @@ from typing import Any
 
 from reconcile.api import conditions as cond
 from reconcile.api.meta import Key
-from reconcile.api.source import Artifact
+from reconcile.api.source import Artifact, GitInclude
 from reconcile.errors import Failed, Invalid, ReasonedError, ReconcileError, Waiting
 from reconcile.git.auth import GitCredentials
 from reconcile.git.errors import EmptyRepository, InvalidCredentials
@@ -29,7 +29,7 @@ from reconcile.runtime.threads import Threads
 from reconcile.sources.base import SourcePass, SourceReconciler, SourceTools
 from reconcile.sources.git_access import AUTHENTICATION_FAILED, CloudLogin, GitAccess, for_module
 from reconcile.sources.git_archive import plan, writer
-from reconcile.sources.git_includes import Grafted, Repositories, differ, find_includes, graft
+from reconcile.sources.git_includes import Archive, Grafted, Repositories, differ, find_includes, graft
 from reconcile.sources.git_reference import Target, find_target, named_commit
 from reconcile.sources.git_tree import Limits, Tree, check_sparse, read_ignore, read_tree, sparse_folders
 from reconcile.sources.git_verification import Verifier, check_mode, unsatisfied
@@ -185,7 +185,7 @@ class GitRepositoryReconciler(SourceReconciler):
         texts: dict[str, str] = {}
         try:
             for include, artifact in zip(work.spec.include or (), checkout.included, strict=True):
-                files, more = await self._threads.run(_grafting(tree, include, self.tools.storage.path_of(artifact)))
+                files, more = await self._threads.run(_grafting(tree, include, self._opener(artifact)))
                 grafted += files
                 texts |= more
             with _fetching(work):
@@ -195,6 +195,9 @@ class GitRepositoryReconciler(SourceReconciler):
         except Failed as error:
             kind = FETCH_FAILED if error.reason in _FETCHING else STORAGE_OPERATION_FAILED
             raise work.failed(kind, error) from error
+
+    def _opener(self, artifact: Artifact) -> Archive:
+        return lambda: self.tools.storage.open_verified(artifact.path, artifact.digest)
 
     @staticmethod
     def _record(work: SourcePass, included: list[Artifact]) -> None:
@@ -252,8 +255,8 @@ class _fetching:  # noqa: N801 - used as a statement, like contextlib's
         raise work.failed(FETCH_FAILED, failure) from error
 
 
-def _grafting(tree: Tree, include: Any, path: Any) -> Callable[[], tuple[list[Grafted], dict[str, str]]]:
-    return lambda: graft(tree, include, path)
+def _grafting(tree: Tree, include: GitInclude, archive: Archive) -> Callable[[], tuple[list[Grafted], dict[str, str]]]:
+    return lambda: graft(tree, include, archive)
 
 
 def _identity(artifact: Artifact | None) -> tuple[str, str] | None:
