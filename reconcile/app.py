@@ -19,6 +19,7 @@ from platformdirs import user_state_path
 from reconcile.api.kustomization import KUSTOMIZATION
 from reconcile.api.scheme import Scheme
 from reconcile.api.source import SOURCES
+from reconcile.artifact.storage import Storage
 from reconcile.errors import Invalid
 from reconcile.git.mirrors import Mirrors
 from reconcile.local.database import Database
@@ -29,6 +30,7 @@ from reconcile.ports.clock import Clock, SystemClock
 from reconcile.ports.cluster import Cluster, Object
 from reconcile.ports.events import EventSink
 from reconcile.ports.objects import Objects
+from reconcile.ports.stamps import Stamps
 from reconcile.ports.store import Store
 from reconcile.runtime.backoff import BackOff
 from reconcile.runtime.bus import Bus
@@ -78,6 +80,10 @@ class Core:
     """Objects of the cluster that routes the traffic; the same as `objects` unless another one was named."""
     cluster: Cluster | None = None
     """The cluster that we are in, for those who apply; None where there is none."""
+    stamps: Stamps | None = None
+    """What metadata-only watches say of the objects that we apply; None where there is no cluster."""
+    storage: Storage | None = None
+    """The artifacts of sources; None where there is no cluster to serve them to."""
     remote: Remote | None = None
     """Other clusters, by kubeconfig; None where there is no cluster."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from starlette.applications import Starlette
 
 from reconcile.api.selectors import compile_selector, parse_selector
 from reconcile.app import Core, Registry, free, git_mirrors
+from reconcile.artifact.storage import Storage
 from reconcile.kube.client import Client
 from reconcile.kube.cluster import KubeCluster
 from reconcile.kube.connect import KubeSettings, connect
@@ -27,6 +29,7 @@ from reconcile.kube.limiter import Limiter
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.kube.notify import EventPoster, Sinks
 from reconcile.kube.objects import KubeObjects
+from reconcile.kube.owned import OwnedStamps
 from reconcile.kube.remote import RemoteClusters, safe_kubeconfig
 from reconcile.kube.store import KubeStore
 from reconcile.ports.clock import Clock, SystemClock
@@ -39,7 +42,7 @@ from reconcile.runtime.manager import Manager
 from reconcile.runtime.metrics import Metrics
 from reconcile.runtime.schedule import Schedule
 from reconcile.runtime.server import make_app, serving
-from reconcile.settings import Settings
+from reconcile.settings import Settings, StorageSettings
 
 log = get_logger("manager")
 
@@ -67,6 +70,15 @@ class ClusterSettings:
     lease: LeaseTimes = field(default_factory=LeaseTimes)
     groups: Sequence[str] = ()
     """Which groups of controllers run; empty: all."""
+
+
+def advertised(settings: StorageSettings) -> str:
+    """Host and port under which others reach the artifacts: as set, or made of where they are served."""
+    if settings.advertised:
+        return settings.advertised
+    host, _, port = (settings.address or ":80").rpartition(":")
+    name = {"": "localhost", "0.0.0.0": socket.gethostname()}.get(host, host)  # noqa: S104 - not listened on here
+    return f"{name}:{port}"
 
 
 def lease_name(selector: str) -> str:
@@ -114,7 +126,7 @@ class ClusterService:
         cluster = self._cluster
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(connect(cluster.kube, self._clock))
-            counted = KubeMetrics.declare(self.metrics)
+            counted = self._counted = KubeMetrics.declare(self.metrics)
             client = self._client = Client(connection, Limiter(self._clock, cluster.kube.qps, cluster.kube.burst), counted)
             if cluster.leader_election:
                 home = os.environ.get(RUNTIME_NAMESPACE) or connection.namespace
@@ -221,8 +233,30 @@ class ClusterService:
             api=self._api,
             mesh_objects=self._mesh,
             cluster=KubeCluster(self._client, self._clock),
+            stamps=await self._stamps(stack),
+            storage=await self._storage(stack),
             remote=self._remote,
         )
+
+    async def _stamps(self, stack: AsyncExitStack) -> OwnedStamps:
+        namespace, counted = self._cluster.namespace, self._counted
+        return await stack.enter_async_context(OwnedStamps(self._client, self._clock, metrics=counted, namespace=namespace))
+
+    async def _storage(self, stack: AsyncExitStack) -> Storage:
+        """The artifacts; what a killed process left half written is taken away first."""
+        settings = self._settings.storage
+        storage = Storage(
+            self._cluster.storage / "artifacts",
+            self._clock,
+            host=advertised(settings),
+            ttl=settings.retention_ttl,
+            records=settings.retention_records,
+            algorithm=settings.digest,
+            metrics=self.metrics,
+        )
+        stack.callback(storage.close)
+        await storage.recover()
+        return storage
 
     async def _remote(self, kubeconfig: str) -> KubeCluster:
         apply = self._settings.apply

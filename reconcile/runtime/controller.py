@@ -57,6 +57,8 @@ class Controller(KeyedLoop):
             return None
         if resource.meta.deletion_timestamp:
             return await self._delete(resource)
+        if self.reconciler.static(resource):
+            return await self._clear(resource)
         if FINALIZER not in resource.meta.finalizers:
             try:
                 resource = await around.store.write_finalizers(resource, [*resource.meta.finalizers, FINALIZER])
@@ -71,7 +73,7 @@ class Controller(KeyedLoop):
         return await self._reconcile(resource)
 
     async def _delete(self, resource: AnyResource) -> Verdict | None:
-        if FINALIZER in resource.meta.finalizers:
+        if resource.meta.deletion_timestamp and FINALIZER in resource.meta.finalizers:
             await self.reconciler.finalize(resource)
         await self.reconciler.removed(resource)
         left = [f for f in resource.meta.finalizers if f != FINALIZER]
@@ -83,6 +85,17 @@ class Controller(KeyedLoop):
             except NotFound:
                 return None
         return None
+
+    async def _clear(self, resource: AnyResource) -> Verdict | None:
+        """Leave nothing of ours on an object that is only data, perhaps since its last change."""
+        if dump(resource.status):
+            written = await self._write(resource, type(resource.status)())
+            if written is None:
+                return None
+            resource = written
+        if FINALIZER not in resource.meta.finalizers:
+            return None
+        return await self._delete(resource)
 
     async def _suspended(self, resource: AnyResource) -> Verdict | None:
         asked = resource.meta.requested_at
@@ -206,9 +219,7 @@ class Controller(KeyedLoop):
             text = outcome.event if outcome.event is not None else outcome.message
             log.info(text.partition("\n")[0])
             metadata = {**run.metadata, **outcome.metadata}
-            self._teller.tell(
-                before, EventType(outcome.event_type), outcome.event_reason or outcome.reason, text, metadata
-            )
+            self._teller.tell(before, EventType(outcome.event_type), outcome.event_reason or outcome.reason, text, metadata)
         elif run.requested and outcome.trace:
             self._teller.tell(before, EventType.TRACE, cond.SUCCEEDED, outcome.trace, {})
 

@@ -96,6 +96,10 @@ class Reconciler(ABC):
     async def reconcile(self, run: Run) -> outcome.Success | outcome.Pending:
         """Move the object one step; raises Stalled, Failed, Waiting or anything else (back-off)."""
 
+    def static(self, resource: AnyResource) -> bool:  # noqa: ARG002 - a default
+        """Whether an object is only data: there is nothing to do for it, and nothing of ours may be on it."""
+        return False
+
     def observes_suspended(self, resource: AnyResource) -> bool:  # noqa: ARG002 - a default
         """Whether a suspended object still notes its generation as handled."""
         return False

@@ -1,0 +1,1 @@
+"""Puts the controllers of the core itself into the service: sources and Kustomizations (entry points of `reconcile.packages`)."""
