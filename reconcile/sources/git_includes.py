@@ -87,12 +87,14 @@ def graft(tree: Tree, include: GitInclude, archive: Archive) -> tuple[list[Graft
     source, target = inside(include.from_path), inside(include.to_path or name)
 
     def refused(why: str) -> Failed:
-        return Failed("CopyFailure", f"failed to copy '{name}' include from {include.from_path or ''} to {target}: {why}")
+        shown = f"from {include.from_path or ''} to {include.to_path or name}"
+        return Failed("CopyFailure", f"failed to copy '{name}' include {shown}: {why}")
 
     if target in tree.folders and not _used(tree, target):
         tree.folders.discard(target)
     if tree.occupied(target) or (not target and _used(tree, "")):
-        raise refused(f"link error: cannot rename {source or '.'} to {target or '.'}: file exists")
+        here, there = "/".join(filter(None, ("unpack", source))), target or "."
+        raise refused(f"link error: cannot rename {here} to {there}: rename {here} {there}: file exists")
     files: list[Grafted] = []
     texts: dict[str, str] = {}
     present = not source
@@ -113,7 +115,7 @@ def graft(tree: Tree, include: GitInclude, archive: Archive) -> tuple[list[Graft
     except UNREADABLE as error:
         raise refused(f"its artifact cannot be read: {error}") from error
     if not present:
-        raise refused(f"link error: {source}: no such file or directory")
+        raise refused(f"cannot stat unpack/{source}: no such file or directory")
     tree.add_folder(target)
     return files, texts
 
