@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of one answer; a page of 500 objects of 100 KiB fits."""
 MAX_WATCH_LINE = 16 * 1024 * 1024
 """Bytes of one watch event; etcd holds no object above 1.5 MiB unless told to."""
+MAX_WHOLE = 1 << 19
+"""Bytes of a body that is sent at once."""
 WATCH_SILENCE = 150.0
 """Seconds without a byte after which a watch counts as dead: servers send a bookmark about once a minute."""
 ATTEMPTS = 4
@@ -57,6 +60,7 @@ METADATA, METADATA_LIST = (
 )
 """Forms in which the server leaves the content of objects out. No other is accepted, so that content never comes."""
 JSON, MERGE_PATCH, APPLY_PATCH = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
 
 Fence = Callable[[], None]
 """Raises when nothing may be written: the lease is not ours."""
@@ -174,6 +178,11 @@ class Client:
             "PATCH", "patch", target, params=params, body=patch, content=MERGE_PATCH, urgent=urgent, spare=spare, timeout=timeout
         )
 
+    async def json_patch(self, target: Target, operations: Sequence[Object], *, manager: str) -> Object:
+        """JSON patch (RFC 6902) of an object; setting its `/metadata/resourceVersion` makes it compare-and-set."""
+        params = {"fieldManager": manager}
+        return await self._send("PATCH", "patch", target, params=params, body=list(operations), content=JSON_PATCH)
+
     async def apply(self, target: Target, body: Object, *, manager: str, force: bool = False, dry_run: bool = False) -> Object:
         """Server-side apply of our fields under a manager's name; raises Outdated when another manager owns one of them."""
         params = {"fieldManager": manager, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
@@ -236,7 +245,7 @@ class Client:
         target: Target,
         *,
         params: Mapping[str, str] | None = None,
-        body: Object | None = None,
+        body: Object | list[Object] | None = None,
         content: str = JSON,
         accept: str = JSON,
         urgent: bool = False,
@@ -281,7 +290,7 @@ class Client:
         limits = aiohttp.ClientTimeout(total=timeout or self._timeout, connect=min(10.0, timeout or self._timeout))
         try:
             async with self.connection.session.request(
-                method, url, params=params, data=data, headers=headers, timeout=limits, allow_redirects=False,
+                method, url, params=params, data=_piecewise(data), headers=headers, timeout=limits, allow_redirects=False,
                 **self.connection.options,
             ) as answer:  # fmt: skip
                 self._count(method, answer.status)
@@ -329,6 +338,11 @@ async def open_client(
     """Connect by these settings, with their limits; closed when the block is left. Raises Invalid without a configuration."""
     async with connect(settings, clock, environment) as connection:
         yield Client(connection, Limiter(clock, settings.qps, settings.burst), metrics, timeout=settings.timeout)
+
+
+def _piecewise(data: bytes | None) -> bytes | io.BytesIO | None:
+    """A large body is sent in pieces, between which others have their turn."""
+    return io.BytesIO(data) if data is not None and len(data) > MAX_WHOLE else data
 
 
 def _wait_before_repeat(error: KubeError, method: str, attempt: int) -> float | None:

@@ -56,6 +56,23 @@ class KubeCluster:
             return False
         return True
 
+    async def namespaced(self, api_version: str, kind: str) -> bool:
+        """Whether objects of this kind are in namespaces; raises KindMissing."""
+        return (await self._resources.find(api_version, kind)).namespaced
+
+    async def find(self, which: Reference) -> Object | None:
+        """The object, in another version of its group if this one is not served any more; None when there is none."""
+        try:
+            return await self.get(which.api_version, which.kind, which.namespace, which.name)
+        except ObjectMissing:
+            return None
+        except KindMissing:
+            other = await self._resources.elsewhere(which.group, which.kind)
+        try:
+            return None if other is None else await self._client.get(other.named(which))
+        except (ObjectMissing, KindMissing):
+            return None
+
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Object:
         """The object; raises NotFound with the server's words, KindMissing when it does not serve this kind."""
         reference = Reference(api_version, kind, namespace, name)
@@ -120,6 +137,12 @@ class KubeCluster:
         except KindMissing:
             self._resources.forget(reference.api_version)
             raise
+
+    async def json_patch(self, which: Object | Reference, operations: Sequence[Object], *, manager: str) -> Object:
+        """JSON patch (RFC 6902); the object as it is then. Raises Outdated when it sets a `resourceVersion` that has passed."""
+        reference = which if isinstance(which, Reference) else Reference.of(which)
+        target = (await self._resources.find(reference.api_version, reference.kind)).named(reference)
+        return await self._client.json_patch(target, operations, manager=manager)
 
     async def delete(
         self, which: Object | Reference, *, propagation: Propagation = Propagation.BACKGROUND, uid: str = ""

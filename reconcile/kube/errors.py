@@ -29,7 +29,8 @@ from typing import Any
 
 import orjson
 
-from reconcile.errors import Conflict, Invalid, LimitExceeded, NotFound, ReconcileError, TimedOut
+from reconcile.errors import Conflict, Invalid, LimitExceeded, NotFound, TimedOut
+from reconcile.ports.cluster import ClusterError, UnknownKind
 from reconcile.redact import redact
 
 MAX_TEXT = 2000
@@ -66,7 +67,7 @@ class Target:
         return f"{self.resource} {where}" if where else self.resource
 
 
-class KubeError(ReconcileError):
+class KubeError(ClusterError):
     """A request to the API server failed.
 
     Attributes:
@@ -84,7 +85,7 @@ class ObjectMissing(KubeError, NotFound):
     """There is no such object."""
 
 
-class KindMissing(KubeError):
+class KindMissing(KubeError, UnknownKind):
     """The server knows no such resource."""
 
 
@@ -150,6 +151,13 @@ def from_answer(code: int, headers: Mapping[str, str], body: bytes, verb: str, t
 
 def from_status(status: Mapping[str, Any], verb: str, target: Target, retry_after: str | None = None) -> KubeError:
     """The most specific error for a Status object, also one that came as an ERROR event of a watch."""
+    error = _of_code(status, verb, target, retry_after)
+    error.reason = str(status.get("reason") or "")
+    error.text = redact(str(status.get("message") or "")) or str(error)
+    return error
+
+
+def _of_code(status: Mapping[str, Any], verb: str, target: Target, retry_after: str | None) -> KubeError:
     code, message = int(status.get("code") or 0), redact(str(status.get("message") or f"HTTP {status.get('code')}"))
     details = status.get("details") or {}
     causes = {cause.get("reason") for cause in details.get("causes") or () if isinstance(cause, dict)}

@@ -105,8 +105,9 @@ class Wait:
         except KindMissing as error:
             return Summary(Status.UNKNOWN, str(error))
         self._last[reference] = found
-        if self._healthy is not None:
-            return self._healthy(found)
+        own = self._healthy(found) if self._healthy is not None else None
+        if own is not None:
+            return own
         said = kstatus.summarize(found, self._clock.now())
         if said.status is not Status.IN_PROGRESS or reference.group != "apps" or reference.kind not in WORKLOADS:
             return said

@@ -8,13 +8,31 @@ from enum import StrEnum
 from typing import Any, Protocol, Self
 
 from reconcile.api.kstatus import Status, Summary
-from reconcile.errors import Invalid, TimedOut
+from reconcile.errors import Invalid, ReconcileError, TimedOut
 
 Object = dict[str, Any]
 """An object of Kubernetes as its JSON has it."""
 
-Healthy = Callable[[Object], Summary]
-"""Says how an object is doing."""
+Healthy = Callable[[Object], Summary | None]
+"""Says how an object is doing; None leaves it to the rules of kstatus."""
+
+
+class ClusterError(ReconcileError):
+    """A request to a cluster failed; has the API server's own words, where it was the server that refused.
+
+    Attributes:
+        reason: The `reason` of its Status object, such as `Invalid`; empty when it gave none.
+        text: Its message to the letter, of which `str(error)` may say more; empty when it did not answer.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", text: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.text = text
+
+
+class UnknownKind(ClusterError):
+    """The server does not serve such a kind in this version."""
 
 
 class Propagation(StrEnum):
@@ -114,6 +132,17 @@ class Cluster(Protocol):
         """Whether the cluster serves this kind in this version."""
         ...
 
+    async def namespaced(self, api_version: str, kind: str) -> bool:
+        """Whether objects of this kind are in namespaces; raises UnknownKind."""
+        ...
+
+    async def find(self, which: Reference) -> Object | None:
+        """The object, in another version of its group if this one is not served any more; None when there is none.
+
+        Any error but the absence of the object or of its kind is raised: what cannot be read is not gone.
+        """
+        ...
+
     async def dry_run(self, wanted: Object, *, manager: str, force: bool = False) -> Object:
         """The object as it would be after `apply`, defaults and admission included. Raises what `apply` raises."""
         ...
@@ -125,6 +154,15 @@ class Cluster(Protocol):
             Conflict: Another manager owns a field; the text names it and the field. With `force` the field becomes ours.
             Invalid: The object does not pass validation, or says not what it is.
             NotFound: Its namespace does not exist.
+        """
+        ...
+
+    async def json_patch(self, which: Object | Reference, operations: Sequence[Object], *, manager: str) -> Object:
+        """JSON patch (RFC 6902); the object as it is then.
+
+        Raises:
+            Conflict: The patch sets `/metadata/resourceVersion`, and the object has another one.
+            NotFound: There is no such object.
         """
         ...
 
