@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from reconcile.sources.buckets.client import BucketError, Entry
+from reconcile.sources.buckets.client import BucketError
 
 IGNORE_FILE = ".sourceignore"
 
 MAX_NAME = 255
 """Bytes of one name in a path that file systems take."""
+
+MAX_DEPTH = 128
+"""Names in one path that consumers of artifacts take."""
 
 
 class UnusableKey(BucketError):
@@ -41,11 +44,13 @@ def path_of(key: str) -> str:
         raise _unusable(key, "it is not Unicode text") from None
     if longest > MAX_NAME:
         raise _unusable(key, f"a name in it is longer than {MAX_NAME} bytes")
+    if len(names) > MAX_DEPTH:
+        raise _unusable(key, f"it is more than {MAX_DEPTH} folders deep")
     return "/".join(names)
 
 
 def paths_of(keys: Iterable[str]) -> dict[str, str]:
-    """Key → path for all `keys`, in the order of paths.
+    """Key → path for all `keys`, in the order in which a walk through the folders meets the paths.
 
     Raises:
         UnusableKey: a key is no path, two have the same, or one is a folder of another (`a` and `a/b`).
@@ -63,7 +68,7 @@ def paths_of(keys: Iterable[str]) -> dict[str, str]:
             if folder is not None:
                 raise _unusable(key, f"'{_shown(folder)}' is an object too, and would be its folder")
             at = path.find("/", at + 1)
-    return {found[path]: path for path in sorted(found)}
+    return {found[path]: path for path in sorted(found, key=lambda path: path.split("/"))}
 
 
 def takes_part(key: str) -> bool:
@@ -85,11 +90,6 @@ def same_revision(etags: Mapping[str, str], stored: str) -> bool:
     if not colon or algorithm not in {"sha256", "sha384", "sha512", "sha1"} or not digest:
         return False
     return revision(etags, algorithm) == stored
-
-
-def total_size(entries: Iterable[Entry]) -> int:
-    """Bytes of these objects as the list says."""
-    return sum(entry.size for entry in entries)
 
 
 def _unusable(key: str, why: str) -> UnusableKey:

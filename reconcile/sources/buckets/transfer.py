@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
@@ -68,15 +69,25 @@ async def save(response: httpx.Response, into: Path) -> int:
     total = 0
     try:
         async for pieces in _pieces(response.aiter_raw()):
-            await asyncio.to_thread(_write, into, pieces, total == 0)
+            await to_end(partial(_write, into, pieces, total == 0))
             total += sum(map(len, pieces))
         if total == 0:
-            await asyncio.to_thread(_write, into, [], True)
+            await to_end(partial(_write, into, [], True))
     except NetworkError as error:
         raise _broken(error) from error
     finally:
         await response.aclose()
     return total
+
+
+async def to_end(call: Callable[[], T]) -> T:
+    """The result of `call`, run in a thread; a cancelled wait still lasts until the thread is done with its files."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 async def content(response: httpx.Response) -> bytes:
