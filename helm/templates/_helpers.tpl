@@ -56,7 +56,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/*
 The Deployments, as a JSON list: the main one, then one per shard. `lease` is the name that the service gives its lease: with the
-first eight digits of the label selector's SHA-256, so that shards elect their leaders apart.
+first eight digits of the label selector's SHA-256, so that shards elect their leaders apart. `artifacts` is where others fetch the
+artifacts of its sources: only the pod that leads has them, so where there may be several it is named itself, and not their Service.
 */}}
 {{- define "imagebot.units" -}}
 {{- $name := include "imagebot.fullname" . -}}
@@ -68,12 +69,16 @@ first eight digits of the label selector's SHA-256, so that shards elect their l
 {{- range $shard := $shards -}}
 {{- $selector := hasKey $shard "key" | ternary (printf "%s=%s" $sharding (get $shard "key")) (get $shard "selector") -}}
 {{- $selector = compact (list $own $selector) | join "," -}}
+{{- $unitName := compact (list $name (get $shard "key")) | join "-" -}}
+{{- $replicas := hasKey $shard "replicas" | ternary $shard.replicas $.Values.replicas -}}
+{{- $service := printf "%s-artifacts.%s.svc.cluster.local." $unitName $.Release.Namespace -}}
 {{- $unit := dict
-  "name" (compact (list $name (get $shard "key")) | join "-")
+  "name" $unitName
+  "artifacts" (gt (int $replicas) 1 | ternary "$(POD_IP):9090" $service)
   "component" (hasKey $shard "key" | ternary (printf "shard-%s" (get $shard "key")) "main")
   "selector" $selector
   "lease" (compact (list "imagebot-leader-election" (empty $selector | ternary "" (sha256sum $selector | trunc 8))) | join "-")
-  "replicas" (hasKey $shard "replicas" | ternary $shard.replicas $.Values.replicas)
+  "replicas" $replicas
   "resources" (hasKey $shard "resources" | ternary $shard.resources $.Values.resources)
 -}}
 {{- $units = append $units $unit -}}
@@ -105,7 +110,7 @@ first eight digits of the label selector's SHA-256, so that shards elect their l
 {{- fail "caBundle: either configMap or secret, not both" -}}
 {{- end -}}
 {{- range .Values.extraArgs -}}
-{{- if regexMatch "^--(no-)?(watch-all-namespaces|watch-label-selector|enable-leader-election|metrics-addr|health-addr|storage-path)\\b" . -}}
+{{- if regexMatch "^--(no-)?(watch-all-namespaces|watch-label-selector|enable-leader-election|metrics-addr|health-addr|storage-path|storage-addr|storage-adv-addr|controllers|default-service-account)\\b" . -}}
 {{- fail (printf "extraArgs: %s is set by the chart, which gives rights, ports and volumes to match; use its value" .) -}}
 {{- end -}}
 {{- end -}}

@@ -218,6 +218,25 @@ CANARY = expected(
 )
 
 
+SOURCES = ("gitrepositories", "ocirepositories", "helmrepositories", "buckets")
+SOURCE = expected(
+    ("source.toolkit.fluxcd.io", SOURCES, "get list watch patch update"),
+    ("source.toolkit.fluxcd.io", tuple(f"{kind}/status" for kind in SOURCES), "get patch update"),
+    ("source.toolkit.fluxcd.io", tuple(f"{kind}/finalizers" for kind in SOURCES), "update"),
+    ("", ("secrets", "serviceaccounts", "configmaps"), "get"),
+    ("", ("events",), "create patch"),
+)
+KUSTOMIZE = expected(
+    ("kustomize.toolkit.fluxcd.io", ("kustomizations",), "get list watch patch update"),
+    ("kustomize.toolkit.fluxcd.io", ("kustomizations/status",), "get patch update"),
+    ("kustomize.toolkit.fluxcd.io", ("kustomizations/finalizers",), "update"),
+    ("source.toolkit.fluxcd.io", ("gitrepositories", "ocirepositories", "buckets", "externalartifacts"), "get list watch"),
+    ("", ("secrets", "configmaps"), "get list watch"),
+    ("", ("events",), "create patch"),
+)
+EVERYTHING = expected(("*", ("*",), "*"))
+
+
 def leases(*names: str) -> set[tuple[str, str, str, str]]:
     group = "coordination.k8s.io"
     return {(group, "leases", "", "create"), *((group, "leases", n, verb) for n in names for verb in ("get", "patch", "update"))}
@@ -241,6 +260,48 @@ def test_rights_of_both_without_tracking(control_plane: Cluster, granted: Callab
     service = granted("--set", "controllers={image,canary},canary.configTracking=false")
     untracked = {rule for rule in CANARY if rule[1] not in {"configmaps", "secrets"}}
     assert_rules(control_plane, service, neighbour, untracked | OBJECTS | REFERENCES)
+
+
+def test_rights_of_sources(control_plane: Cluster, granted: Callable[..., KubeApi], namespace: str, neighbour: str) -> None:
+    service = granted("--set", "controllers={source}")
+    assert_rules(control_plane, service, neighbour, SOURCE)
+    assert_rules(control_plane, service, namespace, SOURCE | leases("imagebot-leader-election"))
+
+
+def test_rights_of_kustomizations(control_plane: Cluster, granted: Callable[..., KubeApi], neighbour: str) -> None:
+    service = granted("--set", "controllers={kustomize}")
+    assert_rules(control_plane, service, neighbour, KUSTOMIZE | EVERYTHING)
+
+
+def test_rights_of_tenants_kustomizations_are_those_of_their_accounts(
+    control_plane: Cluster, granted: Callable[..., KubeApi], namespace: str, neighbour: str
+) -> None:
+    service = granted(*value_set("tenants"))
+    speaking = expected(("", ("serviceaccounts",), "impersonate"))
+    assert_rules(control_plane, service, neighbour, SOURCE | KUSTOMIZE | speaking)
+    refuse('create resource "configmaps"', lambda: service.create(variables(neighbour)))
+    tenant = {"name": "tenant", "namespace": neighbour}
+    control_plane.api.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": tenant})
+    rbac = "rbac.authorization.k8s.io"
+    binding = {
+        "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": tenant,
+        "subjects": [{"kind": "ServiceAccount", **tenant}], "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "edit"},
+    }  # fmt: skip
+    control_plane.api.create(binding)
+    service.http.headers["Impersonate-User"] = f"system:serviceaccount:{neighbour}:tenant"
+    assert retry(lambda: service.create(variables(neighbour)))["metadata"]["name"] == "variables"
+    refuse('create resource "configmaps"', lambda: service.create(variables(namespace)))
+    service.http.headers["Impersonate-User"] = "somebody"
+    refuse('impersonate resource "users"', lambda: service.get("v1", "ConfigMap", "variables", neighbour))
+
+
+def variables(namespace: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "variables", "namespace": namespace},
+        "data": {"a": "b"},
+    }
 
 
 def test_rights_in_strict_mode(control_plane: Cluster, granted: Callable[..., KubeApi], namespace: str, neighbour: str) -> None:

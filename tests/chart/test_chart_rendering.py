@@ -11,9 +11,11 @@ import pytest
 from canary.options import settings_from, workers
 from canary.settings import CanarySettings
 from reconcile.app import load_packages
+from reconcile.cli.gitops_flags import apply_settings, storage_settings
 from reconcile.cli.service import run
 from reconcile.cluster import lease_name
-from tests.support.chart import CHART, NAMESPACE, RIGHTS, VALUE_SETS, Helm, Refused, container, of_kind, value_set
+from reconcile.settings import ApplySettings, StorageSettings
+from tests.support.chart import CHART, NAMESPACE, RIGHTS, VALUE_SETS, Helm, Object, Refused, container, of_kind, value_set
 from tests.support.controlplane_build import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests" / "golden" / "chart" / "default.yaml"
@@ -28,10 +30,13 @@ KINDS = {
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
     "canary": f"{RIGHTS_OF_ALL} Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 "
     "Role=1 RoleBinding=1 Service=1 ServiceAccount=1",
+    "gitops": "ClusterRole=3 ClusterRoleBinding=2 Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 "
+    "Role=1 RoleBinding=1 Service=2 ServiceAccount=1",
+    "tenants": f"{RIGHTS_OF_ALL} Deployment=1 NetworkPolicy=1 Role=1 RoleBinding=1 Service=2 ServiceAccount=1",
     "strict": "Deployment=1 NetworkPolicy=1 PodDisruptionBudget=1 Role=2 RoleBinding=2 Service=1 ServiceAccount=1",
     "minimal": "ClusterRole=1 ClusterRoleBinding=1 Deployment=1 ServiceAccount=1",
     "everything": "ClusterRole=2 ConfigMap=3 Deployment=2 NetworkPolicy=1 PersistentVolumeClaim=2 PodMonitor=1 PrometheusRule=2 "
-    "Role=2 RoleBinding=2 Service=1 ServiceAccount=1",
+    "Role=2 RoleBinding=2 Service=3 ServiceAccount=1",
 }
 """How many objects of which kind each set makes."""
 
@@ -95,7 +100,8 @@ def test_the_program_takes_the_arguments(helm: Helm, name: str, monkeypatch: pyt
         assert (options["metrics_addr"], options["health_addr"], options["storage_path"]) == (":8080", ":9440", "/data")
         assert options["watch_all_namespaces"] is (name not in {"strict", "everything"})
         assert options["enable_leader_election"] is (name != "minimal")
-        assert len(arguments) == len({argument.partition("=")[0] for argument in arguments})
+        names = [argument.partition("=")[0] for argument in arguments if not argument.startswith("--override-manager=")]
+        assert len(names) == len(set(names))
         assert options["kube_api_qps"] == (12.5 if name == "everything" else 100)
         assert options["kube_api_burst"] == (25 if name == "everything" else 500)
 
@@ -137,7 +143,8 @@ def test_selectors_find_the_pods_they_are_for(helm: Helm, name: str) -> None:
     for budget in of_kind(objects, "PodDisruptionBudget"):
         assert found(budget["spec"]["selector"]["matchLabels"]) == {budget["metadata"]["name"]}
     for service in of_kind(objects, "Service"):
-        assert found(service["spec"]["selector"]) == set(pods)
+        selected, own = found(service["spec"]["selector"]), service["metadata"]["name"].removesuffix("-artifacts")
+        assert selected == ({own} if own != service["metadata"]["name"] else set(pods))
     for policy in of_kind(objects, "NetworkPolicy"):
         assert found(policy["spec"]["podSelector"]["matchLabels"]) == set(pods)
     for monitor in of_kind(objects, "PodMonitor"):
@@ -225,11 +232,12 @@ def test_image_automation_never_lists_secrets_and_creates_nothing_but_events_and
                 assert rule["verbs"] == ["get"]
             if "create" in rule["verbs"]:
                 seen.update(rule["resources"])
-    assert seen == {"events": 7, "leases": 6}
+    assert seen == {"events": 9, "leases": 8}
 
 
 def test_only_copies_and_the_skipper_ingress_may_be_deleted(helm: Helm) -> None:
-    for values in (("--set", "controllers={canary}"), value_set("everything")):
+    both = (*value_set("everything"), "--set", "controllers={image,canary}")
+    for values in (("--set", "controllers={canary}"), both):
         roles = [o for o in helm.objects(*values) if o["kind"] in {"Role", "ClusterRole"}]
         own = [role for role in roles if not any("aggregate-to" in label for label in role["metadata"]["labels"])]
         rules = [rule for role in own for rule in role["rules"]]
@@ -243,6 +251,94 @@ def test_only_copies_and_the_skipper_ingress_may_be_deleted(helm: Helm) -> None:
         assert deleted == {"ingresses", "analyses"} | tracked
         listed = {resource for rule in rules if "list" in rule["verbs"] for resource in rule["resources"]}
         assert listed & {"configmaps", "secrets"} == tracked
+
+
+def test_options_of_sources_and_kustomizations_are_given_when_they_run(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "packaged", tuple(load_packages().run_options))
+    deployments = of_kind(helm.objects(*value_set("everything")), "Deployment")
+    for deployment in deployments:
+        options = run.make_context("run", container(deployment)["args"][1:]).params
+        name = deployment["metadata"]["name"]
+        assert storage_settings(options) == StorageSettings(
+            address=":9090",
+            advertised=f"{name}-artifacts.{NAMESPACE}.svc.cluster.local.",
+            retention_ttl=3600.0,
+            retention_records=5,
+            digest="sha512",
+        )
+        assert apply_settings(options) == ApplySettings(
+            default_service_account="deployer",
+            override_managers=("kubectl-edit", "old tool"),
+            custom_stages=("example.com/Tenant", "/Secret"),
+            sops_age_secret="age",
+            watch_configs="team=web",
+        )
+    assert len(deployments) == 2
+    plain = container(of_kind(helm.objects(), "Deployment")[0])
+    assert [a for a in plain["args"] if "artifact" in a or "storage-a" in a or "configs" in a] == []
+    assert [port["name"] for port in plain["ports"]] == ["http-prom", "healthz"]
+
+
+def test_artifacts_are_fetched_from_who_has_them(helm: Helm) -> None:
+    """Only the leader has them: a Service that finds several pods would lead to others, too."""
+    for replicas, address in ((1, f"imagebot-artifacts.{NAMESPACE}.svc.cluster.local."), (2, "$(POD_IP):9090")):
+        objects = helm.objects(*value_set("gitops"), "--set", f"replicas={replicas}")
+        (deployment,) = of_kind(objects, "Deployment")
+        assert f"--storage-adv-addr={address}" in container(deployment)["args"]
+        fields = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container(deployment)["env"]}
+        assert fields.get("POD_IP") == ("status.podIP" if replicas == 2 else None)
+        services = {o["metadata"]["name"]: o["spec"]["ports"] for o in of_kind(objects, "Service")}
+        (port,) = services["imagebot-artifacts"]
+        assert (port["port"], port["targetPort"]) == (80, "artifacts")
+        assert {"name": "artifacts", "containerPort": 9090, "protocol": "TCP"} in container(deployment)["ports"]
+        (policy,) = of_kind(objects, "NetworkPolicy")
+        doors = [[p["port"] for p in rule["ports"]] for rule in policy["spec"]["ingress"]]
+        assert doors == [["http-prom"], ["artifacts"], ["healthz"]]
+
+
+def bound(objects: list[Object], role: str) -> list[tuple[str, str | None]]:
+    """The bindings of a role: kind and namespace of each."""
+    bindings = [o for o in objects if o["kind"] in {"ClusterRoleBinding", "RoleBinding"} and o["roleRef"]["name"] == role]
+    return [(binding["kind"], binding["metadata"].get("namespace")) for binding in bindings]
+
+
+def verbs(objects: list[Object], group: str, resource: str) -> set[str]:
+    """What the service's own roles allow."""
+    roles = [o for o in objects if o["kind"] in {"Role", "ClusterRole"}]
+    own = [role for role in roles if not any("aggregate-to" in label for label in role["metadata"]["labels"])]
+    rules = [rule for role in own for rule in role["rules"]]
+    return {verb for rule in rules if group in rule["apiGroups"] and resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def test_kustomizations_are_applied_with_all_rights_unless_that_is_switched_off(helm: Helm) -> None:
+    everywhere = helm.objects(*value_set("gitops"))
+    assert bound(everywhere, "cluster-admin") == [("ClusterRoleBinding", None)]
+    assert verbs(everywhere, "", "serviceaccounts") == {"get"}
+    here = helm.objects(*value_set("gitops"), "--set", "watchAllNamespaces=false")
+    assert bound(here, "cluster-admin") == [("RoleBinding", NAMESPACE)]
+    strict = helm.objects(*value_set("gitops"), "--set", "rbac.strict=true")
+    assert (bound(strict, "cluster-admin"), bound(strict, "admin")) == ([], [("RoleBinding", NAMESPACE)])
+    tenants = helm.objects(*value_set("tenants"))
+    assert (bound(tenants, "cluster-admin"), bound(tenants, "admin")) == ([], [])
+    assert verbs(tenants, "", "serviceaccounts") == {"get", "impersonate"}
+    for controllers in ("image", "canary", "source"):
+        objects = helm.objects("--set", f"controllers={{{controllers}}}")
+        assert bound(objects, "cluster-admin") == []
+        assert "impersonate" not in verbs(objects, "", "serviceaccounts")
+
+
+@pytest.mark.parametrize(
+    ("values", "given"),
+    [
+        ("clusterAdmin=true", False),
+        ("clusterAdmin=false", True),
+        ("clusterAdmin=true,kustomize.defaultServiceAccount=deployer", True),
+    ],
+)
+def test_editors_of_a_namespace_get_no_rights_through_kustomizations(helm: Helm, values: str, given: bool) -> None:
+    objects = helm.objects("--set", f"controllers={{kustomize}},kustomize.{values}")
+    edit = [o["rules"] for o in of_kind(objects, "ClusterRole") if o["metadata"]["name"].endswith("-edit")]
+    assert [[rule["resources"] for rule in rules] for rules in edit] == ([[["kustomizations"]]] if given else [])
 
 
 @pytest.mark.parametrize(
@@ -263,6 +359,9 @@ def test_only_copies_and_the_skipper_ingress_may_be_deleted(helm: Helm) -> None:
         ("shards[0].key=Big", "at '/shards/0/key': "),
         ("shards[0].name=a", "missing property 'key'"),
         ("networkPolicy.egress.ports[0]=70000", "at '/networkPolicy/egress/ports/0': maximum: got 70,000, want 65,535"),
+        ("source.artifactDigest=md5", "at '/source/artifactDigest': value must be one of"),
+        ("source.artifactRecords=0", "at '/source/artifactRecords': minimum: got 0, want 1"),
+        ("kustomize.applyStageKinds[0]=Tenant", "at '/kustomize/applyStageKinds/0': "),
         ("storage.tmpLimit=lots", "at '/storage/tmpLimit': "),
     ],
 )
@@ -281,6 +380,7 @@ def test_a_wrong_value_is_refused_by_name(helm: Helm, values: str, message: str)
         ("shards[0].key=a,shards[1].key=a", "shards: the key of imagebot-a is there twice"),
         ("serviceAccount.create=false", "serviceAccount.name must name the ServiceAccount that is there"),
         ("extraArgs[0]=--watch-label-selector=a=b", "extraArgs: --watch-label-selector=a=b is set by the chart"),
+        ("extraArgs[0]=--storage-adv-addr=here", "extraArgs: --storage-adv-addr=here is set by the chart"),
     ],
 )
 def test_contradictions_are_refused_with_a_reason(helm: Helm, values: str, message: str) -> None:
