@@ -22,7 +22,7 @@ from reconcile.kube.errors import ObjectMissing, Outdated, Target, Temporary, Un
 from reconcile.kube.eventdata import event_body
 from reconcile.kube.metrics import KubeMetrics
 from reconcile.ports.clock import Clock, timestamp
-from reconcile.ports.events import Event
+from reconcile.ports.events import Event, EventType
 from reconcile.runtime.logs import get_logger
 
 log = get_logger("events")

@@ -1,8 +1,8 @@
 """Kustomization: what a source holds becomes what is in the cluster, and stays so.
 
 A pass, in upstream's order: may the source be used and is it there; are the dependencies ready; build; apply; prune; wait for
-health. Nothing is built while what can be read is the same as last time, and nothing is asked of the cluster for objects that have
-not moved. Behaves like Flux's kustomize-controller; what is better stands in `docs/differences.md`.
+health. Nothing is built while what can be read is the same as last time, and nothing is asked of the cluster for objects that
+have not moved. Behaves like Flux's kustomize-controller; what is better stands in `docs/differences.md`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from reconcile.apply.inventory import Entry, entries_of, merged, stale
 from reconcile.apply.memory import seen_state
 from reconcile.apply.owner import Owner
 from reconcile.apply.prepare import prepared
-from reconcile.artifact.fetch import ArtifactMissing, FetchError, Opened
+from reconcile.artifact.errors import ArtifactMissing, FetchError
+from reconcile.artifact.fetch import Opened
 from reconcile.errors import Failed, ReconcileError, Waiting
 from reconcile.kustomize.failure import BuildFailed, PathNotFound
 from reconcile.kustomize.history import Snapshot, with_snapshot
@@ -64,26 +65,27 @@ class Pass:
         self.owner = Owner(self.resource.key.name, self.resource.key.namespace)
         self.began = tools.clock.monotonic()
         self.read: Mapping[str, str] = {}
+        self.tool = ""
         self.changed = False
         self.waited = False
 
     async def go(self) -> Success:
         """The pass. Raises what a reconciler raises."""
-        tools = self.tools
+        tools, spec, artifact = self.tools, self.resource.spec, self.given.artifact
         self.read = await versions(tools.objects, configs(self.resource, tools.age_secret))
-        path = self.resource.spec.path or ""
-        known = tools.renderer.known_reach(self.given.artifact.digest, path)
+        self.tool = await tools.renderer.version()
+        known = tools.renderer.known_reach(artifact.digest, spec)
         if known is not None and await self._nothing_to_do(self._digest(known)):
             return await self._same(self._digest(known))
-        await self._progress(
-            f"Fetching manifests for revision {self.given.revision} with a timeout of {format_duration(self.times.timeout)}"
-        )
+        await self._progress(f"Fetching manifests for revision {self.given.revision} with a timeout of {self._timeout}")
         try:
-            async with tools.artifacts.opened(self.given.artifact) as opened:
-                inputs = self._digest(await tools.renderer.reach(opened, self.given.artifact.digest, path))
+            async with tools.artifacts.opened(artifact) as opened:
+                inputs = self._digest(await tools.renderer.reach(opened, artifact.digest, spec))
                 if known is None and await self._nothing_to_do(inputs):
                     return await self._same(inputs)
-                built = await self._build(opened, path)
+                built = await self._build(opened)
+        except PathNotFound as error:
+            raise self._failed("ArtifactFailed", str(error)) from error
         except ArtifactMissing as error:
             text = f"Source is not ready, artifact not found, retrying in {format_duration(tools.requeue)}"
             raise Waiting("ArtifactFailed", text, tools.requeue, told="") from error
@@ -95,7 +97,7 @@ class Pass:
 
     def _digest(self, reach: str) -> str:
         tools = self.tools
-        surround = Surround(tools.targets.account(self.resource), tools.strict, tools.renderer.tool)
+        surround = Surround(tools.targets.account(self.resource), tools.strict, self.tool)
         return digest(self.resource, reach, self.read, surround)
 
     async def _nothing_to_do(self, inputs: str) -> bool:
@@ -110,7 +112,7 @@ class Pass:
         if stamps is None:
             return not references
         await stamps.follow({(one.api_version, one.kind) for one in references})
-        return seen_state((one, stamps.seen(one)) for one in references) == status.applied_state
+        return bool(seen_state((one, stamps.seen(one)) for one in references) == status.applied_state)
 
     async def _same(self, inputs: str) -> Success:
         """End a pass in which there was nothing to build and nothing to apply; health is looked at all the same."""
@@ -119,15 +121,11 @@ class Pass:
 
     # --- steps
 
-    async def _build(self, opened: Opened, path: str) -> Built:
-        try:
-            self.tools.renderer.require_path(opened, path)
-        except PathNotFound as error:
-            raise self._failed("ArtifactFailed", str(error)) from error
+    async def _build(self, opened: Opened) -> Built:
         self.run.set(last_attempted_revision=self.given.revision)
         await self._progress(f"Building manifests for revision {self.given.revision} with a timeout of {self._timeout}")
         try:
-            objects = await self.tools.renderer.render(self.resource, opened, path)
+            objects = await self.tools.renderer.render(self.resource, opened, self.tools.age_secret)
         except BuildFailed as error:
             raise self._failed("BuildFailed", str(error)) from error
         raw = await asyncio.to_thread(lambda: orjson.dumps(objects, option=orjson.OPT_SORT_KEYS))
@@ -164,7 +162,7 @@ class Pass:
         return self._succeeded(inputs, state, built)
 
     async def _intend(self, references: Sequence[Reference]) -> None:
-        """Write down what is about to be applied, if it is new: a pass that is killed or fails must not leave what nobody knows."""
+        """Write down what is about to be applied, if it is new: a pass that fails must not leave what nobody knows of."""
         known = [Entry(one.id, one.v) for one in self.run.status.inventory.entries] if self.run.status.inventory else []
         more = merged(known, entries_of(references))
         if more != known:
@@ -333,11 +331,11 @@ class Pass:
         lines = changes.lines(actions)
         if lines:
             self.run.tell(EventType.NORMAL, cond.PROGRESSING, "\n".join(lines))
-        put_back = [
-            f"{change.reference}: {', '.join(_by_whom(one) for one in change.drift)}" for change in changes.drifted
-        ]
+        put_back = [f"{change.reference}: {', '.join(_by_whom(one) for one in change.drift)}" for change in changes.drifted]
         if put_back:
-            self.run.tell(EventType.NORMAL, "DriftCorrected", "put back what was changed outside the source\n" + "\n".join(put_back))
+            self.run.tell(
+                EventType.NORMAL, "DriftCorrected", "put back what was changed outside the source\n" + "\n".join(put_back)
+            )
 
 
 def _by_whom(drift: Drift) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from reconcile.api.kustomization import CONTROLLER, KUSTOMIZATION
 from reconcile.api.source import BUCKET, EXTERNAL_ARTIFACT, GIT_REPOSITORY, OCI_REPOSITORY
@@ -39,14 +39,15 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
     woken: list[Controller] = []
     waking = Waking(core.store, core.objects, lambda key: woken[0].add(key), settings.apply.watch_configs)
     strict = gates["StrictPostBuildSubstitutions"]
-    async with Renderer.opened(core.store, core.objects, core.state / "builds", strict=strict) as renderer:
+    artifacts = Artifacts(core.storage, core.state / "unpacked", core.clock, retries=settings.apply.http_retry)
+    async with aclosing(artifacts), Renderer.opened(core.store, core.objects, core.state / "builds", strict=strict) as renderer:
         tools = Tools(
             store=core.store,
             objects=core.objects,
             clock=core.clock,
             teller=Teller(core.events, core.metrics, CONTROLLER),
             targets=Targets(core.store, core.cluster, core.remote, settings.apply.default_service_account),
-            artifacts=Artifacts(core.storage, core.state / "unpacked", core.clock, retries=settings.apply.http_retry),
+            artifacts=artifacts,
             renderer=renderer,
             waking=waking,
             settings=settings.apply,

@@ -129,6 +129,8 @@ class Replica:
         argv = [
             sys.executable, "-m", "reconcile", "run", "--kubeconfig", str(self.kubeconfig),
             "--storage-path", str(self.folder / "storage"), "--health-addr", f"127.0.0.1:{self.port}", "--metrics-addr", "0",
+            # Sources and Kustomizations run where a test asks for them: these count what image automation alone does.
+            *(() if any(flag.startswith("--controllers") for flag in flags) else ("--controllers=image,canary",)),
             *flags,
         ]  # fmt: skip
         self.pid = self._supervisor.start(self.name, argv, env=self._env, log=self.log_path)

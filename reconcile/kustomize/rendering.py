@@ -1,0 +1,154 @@
+"""From an opened artifact to the objects of a Kustomization: build, decrypt, substitute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from reconcile.api.meta import Key
+from reconcile.api.resource import AnyResource
+from reconcile.artifact.fetch import Opened
+from reconcile.errors import MissingProgram, NotFound, ReconcileError
+from reconcile.kustomize.build import Builder
+from reconcile.kustomize.decrypt import Decryptor, refuse_encrypted
+from reconcile.kustomize.failure import BuildFailed
+from reconcile.kustomize.reach import reach
+from reconcile.kustomize.tree import resolve_path
+from reconcile.kustomize.variables import PostBuild, VariableSource
+from reconcile.ports.cluster import Object, Reference
+from reconcile.ports.objects import Objects
+from reconcile.ports.store import Store
+from reconcile.runtime.threads import Threads
+
+MAX_REACHES = 20_000
+"""Digests of what builds can read that are remembered, by artifact, path and components: about 300 bytes each."""
+
+_Where = tuple[str, str, tuple[str, ...]]
+
+
+class Renderer:
+    """Renders Kustomizations with what their specs refer to."""
+
+    def __init__(self, store: Store, objects: Objects, builder: Builder, folder: Path, *, strict: bool) -> None:
+        self._store, self._objects, self._builder, self._folder, self._strict = store, objects, builder, folder, strict
+        self._threads = Threads("render", 2)
+        self._reaches: OrderedDict[_Where, str] = OrderedDict()
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, store: Store, objects: Objects, folder: Path, *, strict: bool) -> AsyncIterator[Renderer]:
+        """A renderer that works below `folder`, which is ours alone; what it started is ended with the block."""
+        await asyncio.to_thread(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
+        builder = Builder(folder / "kustomize")
+        renderer = cls(store, objects, builder, folder / "keys", strict=strict)
+        try:
+            yield renderer
+        finally:
+            renderer._threads.close()
+            builder.close()
+
+    async def version(self) -> str:
+        """The version of the build tool; empty when there is none."""
+        try:
+            return await self._builder.version()
+        except MissingProgram:
+            return ""
+
+    # --- what a build can read
+
+    def known_reach(self, artifact: str, spec: Any) -> str | None:
+        """The digest of what a build of an artifact can read, if it was asked for before; `artifact` is its digest."""
+        where = _where(artifact, spec)
+        found = self._reaches.get(where)
+        if found is not None:
+            self._reaches.move_to_end(where)
+        return found
+
+    async def reach(self, opened: Opened, artifact: str, spec: Any) -> str:
+        """The same, found out now. Raises PathNotFound."""
+        path = await self.path(opened, spec)
+        found = await self._threads.run(lambda: reach(opened.root, opened.files, path, components=spec.components or ()))
+        self._reaches[_where(artifact, spec)] = found.digest
+        while len(self._reaches) > MAX_REACHES:
+            self._reaches.popitem(last=False)
+        return found.digest
+
+    async def path(self, opened: Opened, spec: Any) -> str:
+        """The folder that a spec names; raises PathNotFound."""
+        return await self._threads.run(lambda: resolve_path(opened.root, opened.files, spec.path))
+
+    # --- objects
+
+    async def render(self, resource: AnyResource, opened: Opened, age_secret: Reference | None) -> list[Object]:
+        """The objects, ready for their owner's labels.
+
+        Raises:
+            PathNotFound: There is no such folder.
+            BuildFailed: In the words of Flux's kustomize-controller.
+        """
+        spec = resource.spec
+        path = await self.path(opened, spec)
+        try:
+            if spec.decryption is None:
+                objects = await self._builder.render(opened.root, opened.files, spec, path)
+                refuse_encrypted(objects)
+            else:
+                keys = await self._keys(resource, age_secret)
+                async with Decryptor.opened(keys, self._folder) as decryptor:
+                    objects = await self._builder.render(opened.root, opened.files, spec, path, prepare=decryptor.files)
+                    objects = [await decryptor.object(one) for one in objects]
+        except MissingProgram as error:
+            raise BuildFailed(str(error)) from error
+        if spec.post_build is None:
+            return objects
+        variables = PostBuild(
+            await self._sources(resource),
+            spec.post_build.substitute or {},
+            strategy=spec.post_build.substitute_strategy,
+            strict=self._strict,
+        )
+        return await self._threads.run(lambda: [variables.object(one) for one in objects])
+
+    async def _keys(self, resource: AnyResource, age_secret: Reference | None) -> dict[str, bytes]:
+        reference = resource.spec.decryption.secret_ref
+        if reference is None and age_secret is None:
+            return {}
+        key = Key(resource.key.namespace, reference.name) if reference is not None else _key(age_secret)
+        try:
+            return dict((await self._store.secret(key)).data)
+        except NotFound:
+            raise BuildFailed(f'secrets "{key.name}" not found') from None
+        except ReconcileError as error:
+            raise BuildFailed(str(error)) from error
+
+    async def _sources(self, resource: AnyResource) -> Sequence[VariableSource]:
+        found = []
+        for one in resource.spec.post_build.substitute_from or ():
+            data: dict[str, Any] | None = None
+            error = ""
+            try:
+                data = await self._data(one.kind, Key(resource.key.namespace, one.name))
+            except NotFound:
+                pass
+            except ReconcileError as why:
+                error = str(why)
+            found.append(VariableSource(one.kind, one.name, data, bool(one.optional), error))
+        return found
+
+    async def _data(self, kind: str, key: Key) -> dict[str, Any]:
+        if kind == "Secret":
+            return dict((await self._store.secret(key)).data)
+        body = await self._objects.read(Reference("v1", "ConfigMap", key.namespace, key.name))
+        return dict(body.get("data") or {})
+
+
+def _key(reference: Reference | None) -> Key:
+    return Key("", "") if reference is None else Key(reference.namespace, reference.name)
+
+
+def _where(artifact: str, spec: Any) -> _Where:
+    return artifact, spec.path or "", tuple(spec.components or ())
