@@ -6,7 +6,8 @@ has not moved, a pass is one `git ls-remote`, and nothing at all when the refere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -232,19 +233,14 @@ _FETCHING = frozenset(("GitOperationFailed", "EmptyGitRepository", AUTHENTICATIO
 """Reasons that go with FetchFailed."""
 
 
-class _fetching:  # noqa: N801 - used as a statement, like contextlib's
+@contextmanager
+def _fetching(work: SourcePass) -> Iterator[None]:
     """Whatever goes wrong with Git inside becomes FetchFailed with its reason."""
-
-    def __init__(self, work: SourcePass) -> None:
-        self._work = work
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, ReconcileError) or isinstance(error, ReasonedError):
-            return
-        work = self._work
+    try:
+        yield
+    except ReasonedError:
+        raise
+    except ReconcileError as error:
         failure = Failed("GitOperationFailed", f"failed to checkout and determine revision: {error}")
         if isinstance(error, EmptyRepository):
             failure = Failed("EmptyGitRepository", str(error))
