@@ -5,9 +5,11 @@ Each takes only what its service's documentation allows. The doubles of Google a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from reconcile.ports.clock import Clock
-from tests.support.registry import BareServer, Exchange
+from tests.support.registry import BareServer, Exchange, Handler
 
 Fault = Callable[[Exchange], Awaitable[bool]]
 """May answer in the server's place: true when it did."""
@@ -72,7 +74,8 @@ class StoreServer:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._server = BareServer(self._handle)
+        self.tls: ssl.SSLContext | None = None
+        self._server = _Socket(self._handle, self)
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
@@ -104,6 +107,17 @@ class StoreServer:
 
     async def refuse(self, exchange: Exchange, refused: Refused) -> None:
         raise NotImplementedError
+
+
+class _Socket(BareServer):
+    def __init__(self, handler: Handler, owner: StoreServer) -> None:
+        super().__init__(handler)
+        self._owner = owner
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self._owner.tls)
+        self.host = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
 
 
 class Refused(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -89,8 +90,8 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(provider: str) -> AsyncIterator[World]:
-    """A bucket of this provider, with a Secret `login` that may read it."""
+async def world_of(provider: str, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[World]:
+    """A bucket of this provider, with a Secret `login` that may read it; with `tls` over TLS."""
     clock = FakeClock()
     store = Store()
     server: StoreServer
@@ -101,6 +102,7 @@ async def world_of(provider: str) -> AsyncIterator[World]:
             server = AzureServer(store, clock)
         case _:
             server = S3Server(store, clock)
+    server.tls = tls
     async with server:
         world = World(provider, server, clock)
         world.secrets.put("login", **_login(server))

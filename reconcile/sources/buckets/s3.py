@@ -60,7 +60,9 @@ class S3Client:
             except BadAnswer:
                 await response.aclose()
                 raise
-            return Fetched(etag, await transfer.save(response, into))
+            size = await transfer.save(response, into)
+            transfer.check_size(entry, etag, size)
+            return Fetched(etag, size)
 
         return await transfer.whole(attempt, self._clock, self._retry)
 
