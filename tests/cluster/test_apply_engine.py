@@ -20,6 +20,7 @@ from reconcile.apply.owner import Owner
 from reconcile.apply.prepare import prepared
 from reconcile.apply.prune import wait_gone
 from reconcile.errors import Invalid
+from reconcile.kube import connect
 from reconcile.kube.client import Client
 from reconcile.kube.cluster import KubeCluster
 from reconcile.kube.owned import OwnedStamps
@@ -353,8 +354,8 @@ async def test_whoever_has_no_rights_is_told_so_and_quota_too(
             prepared([config(namespace)], owner), owner=owner
         )
     assert str(failed.value).startswith(
-        f'ConfigMap/{namespace}/one dry-run failed (Forbidden): configmaps "one" is forbidden: User "{user}" cannot patch resource '
-        f'"configmaps" in API group "" in the namespace "{namespace}"'
+        f'ConfigMap/{namespace}/one dry-run failed (Forbidden): configmaps "one" is forbidden: User "{user}" cannot patch '
+        f'resource "configmaps" in API group "" in the namespace "{namespace}"'
     )
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": namespace}}
     control_plane.api.create({**quota, "spec": {"hard": {"configmaps": "0"}}})
@@ -549,7 +550,7 @@ async def test_health_in_flux_words_and_a_wait_that_is_called_off(
 async def test_without_the_right_to_watch_objects_are_asked_for(
     own_control_plane: ControlPlane, cluster: KubeCluster, client: Client, owner: Owner, namespace: str
 ) -> None:
-    nobody = client.acting_as(__import__("reconcile.kube.connect", fromlist=["Impersonation"]).Impersonation("nobody"))
+    nobody = client.acting_as(connect.Impersonation("nobody"))
     async with OwnedStamps(nobody, SystemClock()) as blind:
         applier = Applier(cluster, SystemClock(), memory=Memory(), stamps=blind)
         wanted = prepared([config(namespace, k="v")], owner)

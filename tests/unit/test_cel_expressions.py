@@ -47,15 +47,19 @@ def test_what_holds(text: str, holds: bool) -> None:
     [
         (
             "self.",
-            "failed to parse the CEL expression 'self.': ERROR: <input>:1:6: Syntax error: no viable alternative at input '.'\n"
-            " | self.\n | .....^",
+            (
+                "failed to parse the CEL expression 'self.': ERROR: <input>:1:6: Syntax error: no viable alternative at input '.'\n"
+                " | self.\n | .....^"
+            ),
         ),
         ("self.metadata.name", "CEL expression output type mismatch: expected bool, got dyn"),
         ("1 + 2", "CEL expression output type mismatch: expected bool, got int"),
         (
             "other == 1",
-            "failed to parse the CEL expression 'other == 1': ERROR: <input>:1:1: undeclared reference to 'other' (in container '')\n"
-            " | other == 1\n | ^",
+            (
+                "failed to parse the CEL expression 'other == 1': ERROR: <input>:1:1: undeclared reference to 'other' "
+                "(in container '')\n | other == 1\n | ^"
+            ),
         ),
     ],
 )
@@ -99,7 +103,7 @@ def test_everything_has_a_bound() -> None:
         cel.parse("true || " * 2000 + "true")
     with pytest.raises(cel.CelError, match="recursion limit"):
         cel.parse("(" * 100 + "true" + ")" * 100)
+    nested = cel.parse("status.l.all(a, status.l.all(b, status.l.all(c, a + b + c >= 0)))")
     with pytest.raises(cel.EvaluationFailed, match="budget"):
-        numbers = "status.l.all(a, status.l.all(b, status.l.all(c, a + b + c >= 0)))"
-        cel.parse(numbers).holds({"status": {"l": list(range(200))}})
+        nested.holds({"status": {"l": list(range(200))}})
     assert cel.parse(" && ".join(["status.replicas == 2"] * 400)).holds(OBJECT)
