@@ -116,7 +116,8 @@ def graft(tree: Tree, include: GitInclude, archive: Archive) -> tuple[list[Graft
         raise refused(f"its artifact cannot be read: {error}") from error
     if not present:
         raise refused(f"cannot stat unpack/{source}: no such file or directory")
-    tree.add_folder(target)
+    if all(file.path != target for file in files):
+        tree.add_folder(target)
     return files, texts
 
 

@@ -5,7 +5,7 @@ Precedence and texts are those of Flux's source-controller: commit, name, tag, s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconcile.api.source import GitReference
 from reconcile.git.errors import EmptyRepository, ReferenceNotFound
@@ -27,6 +27,7 @@ class Target:
         ref: full name of the reference it was found by; None for a commit that was named itself.
         branch: the branch in whose history a named commit must be; empty when it may be anywhere.
         tag_object: id of the annotated tag; empty for one without an object of its own, and for what is no tag.
+        sparse: whether a sparse checkout limits it: only what is a branch or a tag by its own name.
     """
 
     commit: str
@@ -34,16 +35,12 @@ class Target:
     ref: str | None = None
     branch: str = ""
     tag_object: str = ""
+    sparse: bool = False
 
     @property
     def tag(self) -> str:
         """Short name of the tag; empty when this is none."""
         return self.ref.removeprefix(TAGS) if self.ref is not None and self.ref.startswith(TAGS) else ""
-
-    @property
-    def sparse(self) -> bool:
-        """Whether a sparse checkout limits it: only what is a branch or a tag by its name."""
-        return self.ref is not None and self.ref.startswith((HEADS, TAGS))
 
 
 def named_commit(reference: GitReference | None) -> Target | None:
@@ -79,7 +76,7 @@ async def find_target(mirror: Mirror, reference: GitReference | None) -> Target:
         return _by_short_name(mirror, refs, TAGS, wanted.tag)
     if wanted.semver:
         best = await mirror.resolve(Reference(semver=wanted.semver), refs, choose_version(wanted.semver))
-        return _found(refs, best.ref or "", best.short or "", "")
+        return replace(_found(refs, best.ref or "", best.short or "", ""), sparse=False)
     return _by_short_name(mirror, refs, HEADS, wanted.branch or DEFAULT_BRANCH)
 
 
@@ -93,4 +90,5 @@ def _found(refs: RemoteRefs, ref: str, shown: str, missing: str) -> Target:
     if commit is None:
         raise ReferenceNotFound(missing)
     own = refs.refs.get(ref, "")
-    return Target(commit, f"{shown}@sha1:{commit}", ref, tag_object=own if own != commit else "")
+    sparse = ref.startswith((HEADS, TAGS))
+    return Target(commit, f"{shown}@sha1:{commit}", ref, tag_object=own if own != commit else "", sparse=sparse)

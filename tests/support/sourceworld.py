@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tarfile
 from collections.abc import AsyncIterator, Mapping
@@ -57,6 +58,7 @@ class SourceWorld:
     controller: Controller
     specs: dict[str, dict[str, Any]] = field(default_factory=dict)
     changes: AsyncIterator[Change] | None = None
+    next_change: asyncio.Future[Change] | None = None
 
     # --- what people do
 
@@ -105,17 +107,14 @@ class SourceWorld:
         """Let the controller hear of what has changed; the names of those that it would look at."""
         if self.changes is None:
             self.changes = self.store.watch([KIND])
-        import asyncio
-
         while True:
-            waiting = asyncio.ensure_future(anext(self.changes))
-            done, _ = await asyncio.wait([waiting], timeout=0.2)
+            if self.next_change is None:
+                self.next_change = asyncio.ensure_future(anext(self.changes))
+            done, _ = await asyncio.wait([self.next_change], timeout=0.2)
             if not done:
-                waiting.cancel()
-                await asyncio.wait([waiting])
-                self.changes = None
                 break
-            await self.controller.notice(waiting.result())
+            await self.controller.notice(self.next_change.result())
+            self.next_change = None
         found = []
         while len(self.controller.queue):
             key = await self.controller.queue.take()
@@ -201,8 +200,11 @@ async def source_world(
         controller = Controller(reconciler, around, name=NAME, workers=2, watches={KIND: reconciler.on_repository})
         controller.notes.append(reconciler.repositories.note)
         with GitServer(root / "git", **server) as git:
+            world = SourceWorld(root, folder, store, storage, clock, sink, metrics, mirrors, git, reconciler, controller)
             try:
-                yield SourceWorld(root, folder, store, storage, clock, sink, metrics, mirrors, git, reconciler, controller)
+                yield world
             finally:
+                if world.next_change is not None:
+                    world.next_change.cancel()
                 reconciler.close()
                 await mirrors.close()
