@@ -12,7 +12,7 @@ from reconcile.apply.changeset import Action, ApplyFailed, Change, ChangeSet, ap
 from reconcile.apply.drift import Ignored
 from reconcile.apply.health import flux_text
 from reconcile.apply.judge import Judge, Plan, Refusal, Terms, labelled
-from reconcile.apply.memory import Known, Memory, Sets
+from reconcile.apply.memory import Known, Memory, Remembered
 from reconcile.apply.order import GroupKind, Stage, stages
 from reconcile.apply.owner import Marks, Owner
 from reconcile.apply.prepare import CRD, group_kind
@@ -127,7 +127,7 @@ class Applier:
         return await Pruner(self._cluster, owner, Marks(owner.prefix), self._concurrent).prune(stale, keep)
 
     def state(self, owner: Owner, references: Iterable[Reference]) -> str:
-        """Digest of how the owner's objects were left; empty when that is not known of each. See `Sets.state`."""
+        """Digest of how the owner's objects were left; empty when that is not known of each. See `Remembered.state`."""
         return self._memory.of(owner).state(references)
 
     # --- a stage
@@ -154,7 +154,7 @@ class Applier:
         return [plan for plan in plans if plan is not None]
 
     async def _carried_out(
-        self, judge: Judge, stage: Stage, plans: Sequence[Plan], known: Sets, done: ChangeSet, owner: Owner
+        self, judge: Judge, stage: Stage, plans: Sequence[Plan], known: Remembered, done: ChangeSet, owner: Owner
     ) -> ChangeSet:
         changes: list[Change] = []
         awaited: list[Reference] = []
@@ -182,7 +182,7 @@ class Applier:
             return True
         return kstatus.summarize(result, self._clock.now()).status is kstatus.Status.CURRENT
 
-    def _remember(self, known: Sets, plan: Plan, result: Object | None, owner: Owner) -> None:
+    def _remember(self, known: Remembered, plan: Plan, result: Object | None, owner: Owner) -> None:
         mark = plan.mark
         if result is not None:
             mark = Mark.of(result) if labelled(result, owner) else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from reconcile.apply import drift, fields
 from reconcile.apply.changeset import Action, Drift, dry_run_failure, namespace_missing
 from reconcile.apply.drift import Ignored
-from reconcile.apply.memory import Known, Sets
+from reconcile.apply.memory import Known, Remembered
 from reconcile.apply.owner import Marks, Owner
 from reconcile.apply.prepare import undeclared
 from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
@@ -107,7 +107,7 @@ class Judge:
     """
 
     def __init__(
-        self, cluster: Cluster, clock: Clock, terms: Terms, known: Sets, stamps: Stamps | None, defined: frozenset[str]
+        self, cluster: Cluster, clock: Clock, terms: Terms, known: Remembered, stamps: Stamps | None, defined: frozenset[str]
     ) -> None:
         self._cluster, self._clock, self._terms = cluster, clock, terms
         self._known, self._stamps, self._defined = known, stamps, defined
@@ -131,6 +131,9 @@ class Judge:
         same = known is not None and known.payload == wanted and known.mark is not None
         if known is not None and same and seen == known.mark:
             return replace(plan, action=known.action, mark=known.mark)
+        ahead = await self._tried(plan) if known is None and not terms.migrate else None
+        if ahead is not None and not ahead[1]["metadata"].get("resourceVersion"):
+            return replace(ahead[0], action=Action.CREATED)
         live, unreadable = await self._live(reference)
         if live is not None and self._stamps is not None:
             self._stamps.wrote(live)
@@ -139,7 +142,27 @@ class Judge:
             return replace(plan, action=Action.SKIPPED)
         if known is not None and live is not None and same and Mark.of(live) == known.mark:
             return plan
-        return await self._compared(plan, ignored, known, unreadable)
+        try:
+            if terms.migrate and live is not None:
+                plan = replace(plan, live=(live := await self._migrated(reference, live)))
+            plan, result = await self._dry_run(plan) if ahead is None else (replace(ahead[0], live=live), ahead[1])
+        except ReconcileError as error:
+            if live is not None and await self._may_be_made_anew(plan, live, error):
+                return replace(plan, action=Action.CREATED, recreate=True)
+            raise _refusal(reference, error) from error
+        if unreadable is not None:
+            raise _refusal(reference, unreadable) from unreadable
+        if live is None:
+            return replace(plan, action=Action.CREATED)
+        plan, result = await self._of_one_state(plan, live, result)
+        return self._compared(plan, plan.live or live, result, ignored, known)
+
+    async def _tried(self, plan: Plan) -> tuple[Plan, Object] | None:
+        """The dry run of an object that may be new, before anybody looks for it; None when it is refused, for whatever reason."""
+        try:
+            return await self._dry_run(plan)
+        except ReconcileError:
+            return None
 
     async def _placed(self, given: Object) -> Object:
         """The object with a namespace if, and only if, its kind has them."""
@@ -175,24 +198,10 @@ class Judge:
                 raise _refusal(reference, error) from error
             return None, error
 
-    async def _compared(
-        self, plan: Plan, ignored: Sequence[tuple[str, ...]], known: Known | None, unreadable: ReconcileError | None
+    def _compared(
+        self, plan: Plan, live: Object, result: Object, ignored: Sequence[tuple[str, ...]], known: Known | None
     ) -> Plan:
-        terms, live = self._terms, plan.live
-        try:
-            if terms.migrate and live is not None:
-                plan = replace(plan, live=(live := await self._migrated(plan.reference, live)))
-            plan, result = await self._dry_run(plan)
-        except ReconcileError as error:
-            if live is not None and await self._may_be_made_anew(plan, live, error):
-                return replace(plan, action=Action.CREATED, recreate=True)
-            raise _refusal(plan.reference, error) from error
-        if unreadable is not None:
-            raise _refusal(plan.reference, unreadable) from unreadable
-        if live is None:
-            return replace(plan, action=Action.CREATED)
-        plan, result = await self._of_one_state(plan, live, result)
-        live = plan.live or live
+        terms = self._terms
         clean_up = [] if terms.marks.merges(plan.desired, live) else fields.clean_up(live, terms.manager, terms.override)
         differs = drift.drifted(live, result, ignored)
         if not differs and not clean_up:

@@ -26,7 +26,7 @@ class Known:
     action: Action
 
 
-class Sets:
+class Remembered:
     """What is remembered of the objects of one owner."""
 
     __slots__ = ("_known",)
@@ -92,18 +92,18 @@ class Memory:
 
     def __init__(self, most: int = MOST_OBJECTS) -> None:
         self._most = most
-        self._sets: OrderedDict[Owner, Sets] = OrderedDict()
+        self._owners: OrderedDict[Owner, Remembered] = OrderedDict()
 
-    def of(self, owner: Owner) -> Sets:
+    def of(self, owner: Owner) -> Remembered:
         """What is remembered of an owner's objects."""
-        found = self._sets.get(owner)
+        found = self._owners.get(owner)
         if found is None:
-            found = self._sets[owner] = Sets()
-        self._sets.move_to_end(owner)
-        while len(self._sets) > 1 and sum(len(each) for each in self._sets.values()) > self._most:
-            self._sets.popitem(last=False)
+            found = self._owners[owner] = Remembered()
+        self._owners.move_to_end(owner)
+        while len(self._owners) > 1 and sum(len(each) for each in self._owners.values()) > self._most:
+            self._owners.popitem(last=False)
         return found
 
     def forget(self, owner: Owner) -> None:
         """Nothing is known of an owner's objects any more."""
-        self._sets.pop(owner, None)
+        self._owners.pop(owner, None)

@@ -48,8 +48,8 @@ def test_what_holds(text: str, holds: bool) -> None:
         (
             "self.",
             (
-                "failed to parse the CEL expression 'self.': ERROR: <input>:1:6: Syntax error: no viable alternative at input '.'\n"
-                " | self.\n | .....^"
+                "failed to parse the CEL expression 'self.': ERROR: <input>:1:6: Syntax error: no viable alternative at input "
+                "'.'\n | self.\n | .....^"
             ),
         ),
         ("self.metadata.name", "CEL expression output type mismatch: expected bool, got dyn"),

@@ -78,8 +78,8 @@ def test_kinds_without_expressions_are_left_to_other_rules() -> None:
         (
             [check(in_progress="a b")],
             (
-                "failed to create custom status evaluator for healthchecks[0]: failed to parse the expression InProgress: failed to "
-                "parse the CEL expression 'a b': ERROR: <input>:1:3: Syntax error: extraneous input 'b' expecting <EOF>\n"
+                "failed to create custom status evaluator for healthchecks[0]: failed to parse the expression InProgress: failed "
+                "to parse the CEL expression 'a b': ERROR: <input>:1:3: Syntax error: extraneous input 'b' expecting <EOF>\n"
                 " | a b\n | ..^"
             ),
         ),
