@@ -286,7 +286,7 @@ def _furnish(home: Path, keys: Keys) -> None:
     for variable, data in keys.files.items():
         write_private(home / variable.lower(), data)
     gnupg.mkdir(0o700)
-    write_private(gnupg / "gpg.conf", b"batch\nno-tty\npinentry-mode error\nno-auto-key-retrieve\nno-greeting\n")
+    write_private(gnupg / "gpg.conf", b"batch\nquiet\nno-tty\npinentry-mode error\nno-auto-key-retrieve\nno-greeting\n")
     write_private(gnupg / "gpg-agent.conf", b"disable-scdaemon\nno-allow-external-cache\n")
 
 

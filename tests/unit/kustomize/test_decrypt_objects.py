@@ -66,7 +66,9 @@ async def test_labels_that_the_build_added_are_kept(decryption, key, secret):
 
 
 async def test_any_kind_and_all_types(decryption, key):
-    text = "apiVersion: v1\nkind: Thing\nmetadata: {name: t}\nspec: {count: 3, half: 1.5, flag: true, list: [a, 2], text: 'a: ü'}\n"
+    text = (
+        "apiVersion: v1\nkind: Thing\nmetadata: {name: t}\nspec: {count: 3, half: 1.5, flag: true, list: [a, 2], text: 'a: ü'}\n"
+    )
     thing = parsed(encrypted(text, "yaml", age=key, options=("--encrypted-regex", "^spec$")))
     assert thing["spec"]["list"][0].startswith("ENC[")
     assert await decrypted(decryption, {"a.agekey": key.entry}, thing) == parsed(text.encode())
