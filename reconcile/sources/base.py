@@ -208,13 +208,14 @@ class SourcePass:
 
     # --- the end
 
-    def done(self, message: str, *, told: str, trace: tuple[str, str] | None = None) -> Success:
+    def done(self, message: str, *, told: str, trace: tuple[str, str] | None = None, interval: float | None = None) -> Success:
         """The artifact is what it should be.
 
         Args:
             message: for ArtifactInStorage and Ready, such as `stored artifact for revision 'main@sha1:…'`.
             told: text of the event NewArtifact, or Succeeded after a failure, such as `stored artifact for commit '…'`.
             trace: reason and text of what is told when nothing changed and somebody had asked for the pass.
+            interval: seconds until the next look, where `spec.interval` may be missing.
 
         Raises:
             Failed: a condition still says that something is wrong.
@@ -233,7 +234,7 @@ class SourcePass:
             self.run.tell(EventType.TRACE, *trace)
         return Success(
             verdict.message,
-            after=jittered(float(self.spec.interval), self._tools.jitter),
+            after=jittered(float(self.spec.interval if interval is None else interval), self._tools.jitter),
             reason=verdict.reason,
             event=told if new or recovered else None,
             event_reason="NewArtifact" if new else cond.SUCCEEDED,

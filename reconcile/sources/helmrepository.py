@@ -84,6 +84,7 @@ class HelmRepositoryReconciler(SourceReconciler):
             f"stored artifact: revision '{revision}'",
             told=f"stored fetched index of size {size} from '{redact_url(spec.url)}'",
             trace=("ArtifactUpToDate", f"artifact up-to-date with remote revision: '{revision}'"),
+            interval=float(spec.interval) if spec.interval is not None else INTERVAL,
         )
 
     async def removed(self, resource: AnyResource) -> None:
