@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = REPOSITORY / "docs" / "installation.md"
 BLOCK = re.compile(r"^```(?P<language>shell|yaml)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+SOURCES = ("buckets", "externalartifacts", "gitrepositories", "helmrepositories", "ocirepositories")
 CONTROLLERS = ("image-reflector-controller", "image-automation-controller")
 
 
@@ -70,6 +71,7 @@ def test_every_command_works_in_its_order(fresh_plane: ControlPlane, helm: Helm,
     api = fresh_plane.api
     assert [d["metadata"]["name"] for d in api.list("apps/v1", "Deployment")] == sorted(CONTROLLERS)
     left = {d["metadata"]["name"] for d in api.list("apiextensions.k8s.io/v1", "CustomResourceDefinition")}
-    assert {name for name in left if name.endswith("fluxcd.io")} == {"gitrepositories.source.toolkit.fluxcd.io"}
+    sources = {f"{kind}.source.toolkit.fluxcd.io" for kind in SOURCES}
+    assert {name for name in left if name.endswith("fluxcd.io")} == {*sources, "kustomizations.kustomize.toolkit.fluxcd.io"}
     kept = [o for kind in ("ClusterRole", "ClusterRoleBinding") for o in api.list("rbac.authorization.k8s.io/v1", kind)]
     assert [o["metadata"]["name"] for o in kept if "imagebot" in o["metadata"]["name"]] == []

@@ -40,7 +40,7 @@ def used(value: Any, path: str, schema: Object) -> Iterator[str]:
     if inner is not None:
         for part in value.values() if isinstance(value, dict) else value:
             yield from used(part, path, inner)
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and "properties" in schema:
         for name, part in value.items():
             yield f"{path}.{name}"
             yield from used(part, f"{path}.{name}", schema["properties"][name])
@@ -83,6 +83,8 @@ def _written(node: Object) -> str:
         return ", ".join(f"`{word}`" if word else "empty" for word in node["enum"]) + _default(node)
     if "x-kubernetes-int-or-string" in node:
         return "number or text"
+    if "type" not in node:
+        return "anything"
     if (entries := _entries(node)) is not None:
         return f"{'list' if node['type'] == 'array' else 'map'} of {MANY.get(_written(entries), _written(entries))}{_most(node)}"
     if node["type"] == "string":
