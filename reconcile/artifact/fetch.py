@@ -193,8 +193,11 @@ class Artifacts:
 
     def _land(self, task: asyncio.Task[_Tree]) -> None:
         """Nobody waits any more: end the flight if it is under way, and give up its own use of the tree."""
-        task.cancel()
-        task.add_done_callback(self._landed)
+        if task.done():
+            self._landed(task)
+        else:
+            task.cancel()
+            task.add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[_Tree]) -> None:
         if not task.cancelled() and task.exception() is None:
