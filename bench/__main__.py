@@ -1,6 +1,6 @@
 """`python -m bench [NAME …]`: run benchmarks, print a table of each, and keep all figures as JSON in bench/out.
 
-Names: scan, policy, markers, gitops, latency, fleet, bigrepo, steady, cluster (needs Go once); all of them without a name.
+Names: scan, policy, markers, gitops, latency, fleet, bigrepo, steady, artifact, cluster (needs Go once); all without a name.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ BENCHES: dict[str, Callable[[], Any]] = {
     "fleet": lambda: asyncio.run(service.fleet()),
     "bigrepo": lambda: asyncio.run(service.bigrepo()),
     "steady": lambda: asyncio.run(service.steady()),
+    "artifact": _module("artifact"),
     "cluster": cluster.run,
 }
 
