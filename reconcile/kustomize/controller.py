@@ -13,9 +13,8 @@ from reconcile.api import conditions as cond
 from reconcile.api.duration import format_duration
 from reconcile.api.resource import AnyResource
 from reconcile.apply.owner import Owner
-from reconcile.apply.readers import Readers
-from reconcile.cel import CelError, compile_bool
-from reconcile.errors import NotFound, Stalled, Waiting
+from reconcile.apply.readers import Readers, ReadyExpression
+from reconcile.errors import Invalid, NotFound, ReconcileError, Stalled, Waiting
 from reconcile.kustomize.deletion import Deletion
 from reconcile.kustomize.dependencies import Expression, dependency_key, unmet
 from reconcile.kustomize.passes import Pass
@@ -80,7 +79,7 @@ class KustomizationReconciler(Reconciler):
             return None
         try:
             return Readers(expressions)
-        except CelError as error:
+        except Invalid as error:
             raise Stalled("InvalidCELExpression", f"{TERMINAL}{error}") from error
 
     def _refuse_identity(self, resource: AnyResource) -> None:
@@ -117,14 +116,14 @@ def _expression(name: str, text: str | None) -> Expression | None:
     if not text:
         return None
     try:
-        program = compile_bool(text, ("self", "dep"))
-    except CelError as error:
+        compiled = ReadyExpression(text)
+    except Invalid as error:
         raise Stalled("InvalidCELExpression", f"{TERMINAL}failed to evaluate dependency {name}: {error}") from error
 
     def holds(resource: AnyResource, dependency: AnyResource) -> bool:
         try:
-            return program({"self": resource.to_dict(), "dep": dependency.to_dict()})
-        except CelError:
-            return False
+            return compiled.holds(resource.to_dict(), dependency.to_dict())
+        except ReconcileError:
+            return False  # one that has no value yet, such as a status that is not there, is not ready
 
     return holds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from reconcile.api.resource import AnyResource
 from reconcile.artifact.fetch import Opened
 from reconcile.errors import MissingProgram, NotFound, ReconcileError
 from reconcile.kustomize.build import Builder
-from reconcile.kustomize.decrypt import Decryptor, refuse_encrypted
+from reconcile.kustomize.decrypt import Decryption, refuse_encrypted
 from reconcile.kustomize.failure import BuildFailed
 from reconcile.kustomize.reach import reach
 from reconcile.kustomize.tree import resolve_path
@@ -33,8 +33,8 @@ _Where = tuple[str, str, tuple[str, ...]]
 class Renderer:
     """Renders Kustomizations with what their specs refer to."""
 
-    def __init__(self, store: Store, objects: Objects, builder: Builder, folder: Path, *, strict: bool) -> None:
-        self._store, self._objects, self._builder, self._folder, self._strict = store, objects, builder, folder, strict
+    def __init__(self, store: Store, objects: Objects, builder: Builder, decryption: Decryption, *, strict: bool) -> None:
+        self._store, self._objects, self._builder, self._decryption, self._strict = store, objects, builder, decryption, strict
         self._threads = Threads("render", 2)
         self._reaches: OrderedDict[_Where, str] = OrderedDict()
 
@@ -44,11 +44,13 @@ class Renderer:
         """A renderer that works below `folder`, which is ours alone; what it started is ended with the block."""
         await asyncio.to_thread(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
         builder = Builder(folder / "kustomize")
-        renderer = cls(store, objects, builder, folder / "keys", strict=strict)
+        decryption = Decryption(folder / "keys")
+        renderer = cls(store, objects, builder, decryption, strict=strict)
         try:
             yield renderer
         finally:
             renderer._threads.close()
+            decryption.close()
             builder.close()
 
     async def version(self) -> str:
@@ -95,15 +97,15 @@ class Renderer:
         try:
             if spec.decryption is None:
                 objects = await self._builder.render(opened.root, opened.files, spec, path)
-                refuse_encrypted(objects)
             else:
-                keys = await self._keys(resource, age_secret)
-                async with Decryptor.opened(keys, self._folder) as decryptor:
+                keys, shared = await self._keys(resource, age_secret)
+                async with self._decryption.opened(keys, shared=shared) as decryptor:
                     objects = await self._builder.render(opened.root, opened.files, spec, path, prepare=decryptor.files)
                     objects = [await decryptor.object(one) for one in objects]
         except MissingProgram as error:
             raise BuildFailed(str(error)) from error
         if spec.post_build is None:
+            refuse_encrypted(objects)
             return objects
         variables = PostBuild(
             await self._sources(resource),
@@ -111,15 +113,24 @@ class Renderer:
             strategy=spec.post_build.substitute_strategy,
             strict=self._strict,
         )
-        return await self._threads.run(lambda: [variables.object(one) for one in objects])
+        objects = await self._threads.run(lambda: [variables.object(one) for one in objects])
+        refuse_encrypted(objects)
+        return objects
 
-    async def _keys(self, resource: AnyResource, age_secret: Reference | None) -> dict[str, bytes]:
+    async def _keys(
+        self, resource: AnyResource, age_secret: Reference | None
+    ) -> tuple[Mapping[str, bytes] | None, Mapping[str, bytes] | None]:
+        """What the Secret of the Kustomization holds, or else that of everybody."""
         reference = resource.spec.decryption.secret_ref
-        if reference is None and age_secret is None:
-            return {}
-        key = Key(resource.key.namespace, reference.name) if reference is not None else _key(age_secret)
+        if reference is not None:
+            return await self._secret(Key(resource.key.namespace, reference.name)), None
+        if age_secret is not None:
+            return None, await self._secret(Key(age_secret.namespace, age_secret.name))
+        return None, None
+
+    async def _secret(self, key: Key) -> Mapping[str, bytes]:
         try:
-            return dict((await self._store.secret(key)).data)
+            return (await self._store.secret(key)).data
         except NotFound:
             raise BuildFailed(f'secrets "{key.name}" not found') from None
         except ReconcileError as error:
@@ -144,10 +155,6 @@ class Renderer:
             return dict((await self._store.secret(key)).data)
         body = await self._objects.read(Reference("v1", "ConfigMap", key.namespace, key.name))
         return dict(body.get("data") or {})
-
-
-def _key(reference: Reference | None) -> Key:
-    return Key("", "") if reference is None else Key(reference.namespace, reference.name)
 
 
 def _where(artifact: str, spec: Any) -> _Where:
