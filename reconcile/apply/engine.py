@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 
 from reconcile.api import kstatus
 from reconcile.api.appliers import IgnoreRule
@@ -13,7 +13,7 @@ from reconcile.apply.drift import Ignored
 from reconcile.apply.health import flux_text
 from reconcile.apply.judge import Judge, Plan, Refusal, Terms, labelled
 from reconcile.apply.memory import Known, Memory, Remembered
-from reconcile.apply.order import GroupKind, Stage, stages
+from reconcile.apply.order import GroupKind, Stage, sort_key, stages
 from reconcile.apply.owner import Marks, Owner
 from reconcile.apply.prepare import CRD, group_kind
 from reconcile.apply.prune import Pruner
@@ -133,42 +133,37 @@ class Applier:
     # --- a stage
 
     async def _judged(self, judge: Judge, objects: Sequence[Object], done: ChangeSet) -> list[Plan]:
-        plans: list[Plan | None] = [None] * len(objects)
+        plans: dict[int, Plan] = {}
         refused: dict[int, Refusal] = {}
-        waiting = iter(enumerate(objects))
 
-        async def work() -> None:
-            for index, each in waiting:
-                if any(refusal.hopeless for refusal in refused.values()):
-                    return
-                try:
-                    plans[index] = await judge.judge(each)
-                except Refusal as refusal:
-                    refused[index] = refusal
+        async def one(index: int) -> bool:
+            try:
+                plans[index] = await judge.judge(objects[index])
+            except Refusal as refusal:
+                refused[index] = refusal
+                return not refusal.hopeless
+            return True
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._concurrent, len(objects))):
-                group.create_task(work())
+        await self._several(len(objects), one)
         if refused:
             raise ApplyFailed([str(refused[index]) for index in sorted(refused)], done)
-        return [plan for plan in plans if plan is not None]
+        return [plans[index] for index in range(len(objects))]
 
     async def _carried_out(
         self, judge: Judge, stage: Stage, plans: Sequence[Plan], known: Remembered, done: ChangeSet, owner: Owner
     ) -> ChangeSet:
+        """Write what the plans say, kind after kind, and wait for what the next stage needs."""
         changes: list[Change] = []
         awaited: list[Reference] = []
-        for plan in plans:
-            try:
-                result = await self._written(judge, plan) if plan.writes else plan.live
-            except ReconcileError as error:
-                known.forget(plan.reference)
-                text = str(error) if isinstance(error, Refusal) else apply_failure(plan.reference, error)
-                raise ApplyFailed([text], done, done + ChangeSet(tuple(changes))) from error
-            changes.append(Change(plan.reference, plan.action, plan.drift))
-            self._remember(known, plan, result, owner)
-            if stage.awaited and result is not None and not self._is_current(plan, result):
-                awaited.append(plan.reference)
+        for _, same in itertools.groupby(plans, key=lambda plan: sort_key(plan.reference)[:3]):
+            written, failures = await self._written(judge, list(same), known)
+            for plan, result in written:
+                changes.append(Change(plan.reference, plan.action, plan.drift if plan.writes else ()))
+                self._remember(known, plan, result, owner)
+                if stage.awaited and result is not None and not self._is_current(plan, result):
+                    awaited.append(plan.reference)
+            if failures:
+                raise ApplyFailed(failures, done, done + ChangeSet(tuple(changes)))
         completed = done + ChangeSet(tuple(changes))
         if awaited:
             try:
@@ -176,6 +171,42 @@ class Applier:
             except NotReady as late:
                 raise ApplyFailed([flux_text(late)], completed) from late
         return completed
+
+    async def _written(
+        self, judge: Judge, plans: Sequence[Plan], known: Remembered
+    ) -> tuple[list[tuple[Plan, Object | None]], list[str]]:
+        """Objects of one kind as they are after their writes, several at once, and what failed; after a failure none is begun."""
+        written: dict[int, tuple[Plan, Object | None]] = {}
+        failures: dict[int, str] = {}
+
+        async def one(index: int) -> bool:
+            plan = plans[index]
+            try:
+                written[index] = await self._write_again(judge, plan) if plan.writes else (plan, plan.live)
+            except ReconcileError as error:
+                known.forget(plan.reference)
+                failures[index] = str(error) if isinstance(error, Refusal) else apply_failure(plan.reference, error)
+            return not failures
+
+        await self._several(len(plans), one)
+        return [written[index] for index in sorted(written)], [failures[index] for index in sorted(failures)]
+
+    async def _several(self, number: int, one: Callable[[int], Awaitable[bool]]) -> None:
+        """Do things in order, some of them at once; none is begun after one has said that it is of no use."""
+        waiting = iter(range(number))
+        useful = True
+
+        async def work() -> None:
+            nonlocal useful
+            while useful and (index := next(waiting, None)) is not None:
+                useful = await one(index) and useful
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._concurrent, number)):
+                    group.create_task(work())
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
 
     def _is_current(self, plan: Plan, result: Object) -> bool:
         if plan.action is Action.SKIPPED:
@@ -196,18 +227,17 @@ class Applier:
 
     # --- an object
 
-    async def _written(self, judge: Judge, plan: Plan) -> Object | None:
-        """The object as it is after its write; what somebody else changes at the same time is judged again."""
+    async def _write_again(self, judge: Judge, plan: Plan) -> tuple[Plan, Object | None]:
+        """An object as it is after its write; what somebody else changes at the same time is judged again."""
         for left in range(ATTEMPTS - 1, -1, -1):
             try:
-                return await self._write(plan)
+                return plan, await self._write(plan)
             except Conflict:
                 if not left:
                     raise
-            again = await judge.judge(plan.desired)
-            plan = again if again.recreate == plan.recreate else replace(again, recreate=again.recreate)
+            plan = await judge.judge(plan.desired)
             if not plan.writes:
-                return plan.live
+                return plan, plan.live
         raise AssertionError("the last attempt returns or raises")
 
     async def _write(self, plan: Plan) -> Object:

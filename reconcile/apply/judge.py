@@ -25,8 +25,10 @@ STATE_TRIES = 3
 """How often an object is looked at again that others change between a look and the dry run."""
 UNDECLARED_TRIES = 8
 """How often fields are left out that the API server does not know: it does not name all of them at once."""
-IMMUTABLE = ("is immutable", "immutable field")
+IMMUTABLE = ("is immutable", "immutable field", "may not change once set", "cannot change ")
 """Texts by which API servers refuse the change of a field that can only be set at creation."""
+INVALID = " is invalid: "
+"""In every refusal by the rules of a kind itself; policies and webhooks say something else."""
 PROBE = "-applied-anew"
 """Ends the name under which it is tried whether an object could be made anew."""
 MAX_PROBE = 50
@@ -269,7 +271,7 @@ class Judge:
 
 
 def _about_fields(error: ReconcileError) -> bool:
-    return _says_immutable(error) or (isinstance(error, ClusterError) and error.reason == "Invalid")
+    return _says_immutable(error) or (isinstance(error, ClusterError) and error.reason == "Invalid" and INVALID in error.text)
 
 
 def _says_immutable(error: ReconcileError) -> bool:

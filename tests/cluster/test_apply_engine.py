@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconcile.api.appliers import IgnoreRule, Selector
+from reconcile.api.appliers import CustomHealthCheck, IgnoreRule, Selector
 from reconcile.apply import health
 from reconcile.apply.changeset import Action, ApplyFailed, PruneFailed
 from reconcile.apply.engine import Applier
@@ -19,17 +19,18 @@ from reconcile.apply.memory import Memory, seen_state
 from reconcile.apply.owner import Owner
 from reconcile.apply.prepare import prepared
 from reconcile.apply.prune import wait_gone
+from reconcile.apply.readers import Readers
 from reconcile.errors import Invalid
 from reconcile.kube import connect
 from reconcile.kube.client import Client
 from reconcile.kube.cluster import KubeCluster
+from reconcile.kube.errors import Late
 from reconcile.kube.owned import OwnedStamps
 from reconcile.ports.clock import SystemClock
 from reconcile.ports.cluster import Impersonation, NotReady, Object, Reference
 from reconcile.ports.stamps import Sight, Touched
 from tests.support.controlplane import Cluster, ControlPlane
 from tests.support.kube import eventually, minimal_crd, open_client, thing, thing_kind
-from tests.support.kubeapi import ApiError
 
 pytestmark = pytest.mark.slow
 
@@ -589,7 +590,7 @@ async def test_a_namespace_that_is_ending_says_so(control_plane: Cluster, applie
 
 
 async def test_a_run_that_is_killed_at_any_write_is_finished_by_the_next(
-    control_plane: Cluster, cluster: KubeCluster, owner: Owner, namespace: str
+    client: Client, cluster: KubeCluster, owner: Owner, namespace: str
 ) -> None:
     class Killed(BaseException):
         pass
@@ -618,8 +619,9 @@ async def test_a_run_that_is_killed_at_any_write_is_finished_by_the_next(
         for after in (False, True):
             Killing.left, Killing.after = round_number, after
             recorded.clear()
+            dying = Applier(Killing(client, SystemClock()), SystemClock(), concurrent=1)
             with pytest.raises(Killed):
-                await Applier(Killing(cluster._client, SystemClock()), SystemClock()).apply(wanted, owner=owner, intend=intend)
+                await dying.apply(wanted, owner=owner, intend=intend)
             there = [reference for reference in refs(*wanted) if await cluster.find(reference) is not None]
             assert set(there) <= recorded
             assert len(there) == round_number - (not after)
@@ -628,6 +630,103 @@ async def test_a_run_that_is_killed_at_any_write_is_finished_by_the_next(
             await Applier(cluster, SystemClock()).prune(recorded, owner=owner)
 
 
-def test_errors_of_the_test_bed_are_seen(control_plane: Cluster, namespace: str) -> None:
-    with pytest.raises(ApiError):
-        control_plane.api.get("v1", "ConfigMap", "nothing", namespace)
+async def test_what_others_change_at_the_same_time_is_judged_again(
+    control_plane: Cluster, client: Client, owner: Owner, namespace: str
+) -> None:
+    class Meddled(KubeCluster):
+        """Somebody is faster than each patch."""
+
+        meddle = 1
+
+        async def json_patch(self, which: Object | Reference, operations: Sequence[Object], *, manager: str) -> Object:
+            if self.meddle > 0:
+                self.meddle -= 1
+                labels = {"metadata": {"labels": {"meddled": str(self.meddle)}}}
+                control_plane.api.merge_patch("v1", "ConfigMap", "one", labels, namespace)
+            return await super().json_patch(which, operations, manager=manager)
+
+    meddled = Meddled(client, SystemClock())
+    for times, done in ((1, True), (9, False)):
+        control_plane.api.apply(config(namespace, k=str(times), extra="x"), manager="kubectl")
+        meddled.meddle = times
+        wanted = prepared([config(namespace, k="git")], owner)
+        if done:
+            assert (await Applier(meddled, SystemClock()).apply(wanted, owner=owner)).lines() == [
+                f"ConfigMap/{namespace}/one configured"
+            ]
+            assert control_plane.api.get("v1", "ConfigMap", "one", namespace)["data"] == {"k": "git"}
+        else:
+            with pytest.raises(ApplyFailed, match=r"one apply failed: .* the object has been modified"):
+                await Applier(meddled, SystemClock()).apply(wanted, owner=owner)
+
+
+async def test_a_server_that_does_not_answer_is_not_asked_about_every_object(
+    client: Client, owner: Owner, namespace: str
+) -> None:
+    class Silent(KubeCluster):
+        asked = 0
+
+        async def dry_run(self, wanted: Object, *, manager: str, force: bool = False) -> Object:
+            Silent.asked += 1
+            raise Late("patch configmaps: the API server did not answer in time", "patch")
+
+    wanted = prepared([config(namespace, f"c{number}") for number in range(100)], owner)
+    with pytest.raises(ApplyFailed, match="c0 dry-run failed: patch configmaps: the API server did not answer in time"):
+        await Applier(Silent(client, SystemClock()), SystemClock(), concurrent=2).apply(wanted, owner=owner)
+    assert Silent.asked <= 8  # each of two at once, before and after the look
+
+
+async def test_a_policy_that_denies_deletes_nothing(
+    control_plane: Cluster, applier: Applier, owner: Owner, namespace: str
+) -> None:
+    name, api = f"no-{secrets.token_hex(3)}", "admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["configmaps"]}
+    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    validation = {"expression": "object.data.k == oldObject.data.k", "message": "k stays"}
+    policy = {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": [rule]}, "validations": [validation]}
+    binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": selector}
+    for kind, spec in (("ValidatingAdmissionPolicy", policy), ("ValidatingAdmissionPolicyBinding", binding)):
+        control_plane.api.create({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec})
+    await applier.apply(prepared([config(namespace, k="1")], owner), owner=owner)
+    there = control_plane.api.get("v1", "ConfigMap", "one", namespace)["metadata"]["uid"]
+    said = ""
+
+    async def denied() -> bool:
+        nonlocal said
+        try:
+            await applier.apply(prepared([config(namespace, k=secrets.token_hex(3))], owner), owner=owner, force=True)
+        except ApplyFailed as error:
+            said = str(error)
+        return bool(said)
+
+    await eventually(denied)
+    assert said.startswith(f"ConfigMap/{namespace}/one dry-run failed (Invalid): ")
+    assert "denied request: k stays" in said
+    assert control_plane.api.get("v1", "ConfigMap", "one", namespace)["metadata"]["uid"] == there
+    for kind in ("ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"):
+        control_plane.api.delete(api, kind, name)
+
+
+async def test_expressions_come_before_other_rules_of_health(cluster: KubeCluster, namespace: str) -> None:
+    readers = Readers(
+        [CustomHealthCheck(api_version="v1", kind="ConfigMap", current="data.ready == 'yes'", failed="data.ready == 'no'")]
+    )
+    await cluster.apply(config(namespace, "good", ready="yes"), manager="tests")
+    await cluster.apply(config(namespace, "bad", ready="no"), manager="tests")
+    await cluster.apply(config(namespace, "odd"), manager="tests")
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": namespace}}
+    await cluster.apply(secret, manager="tests")
+
+    async def wait(*names: str, **more: Any) -> str:
+        which = [Reference("v1", "ConfigMap", namespace, name) for name in names]
+        with pytest.raises(health.HealthCheckFailed) as failed:
+            await health.wait(cluster, [*which, Reference.of(secret)], timeout=0.6, healthy=readers, **more)
+        return str(failed.value)
+
+    which = [Reference("v1", "ConfigMap", namespace, "good"), Reference.of(secret)]
+    assert all(each.current for each in await health.wait(cluster, which, timeout=5, healthy=readers))
+    assert await wait("good", "bad") == f"failed early due to stalled resources: [ConfigMap/{namespace}/bad status: 'Failed']"
+    assert await wait("odd", fail_fast=False) == (
+        f"timeout waiting for: [ConfigMap/{namespace}/odd status: 'Unknown': failed to evaluate the CEL expression "
+        "'data.ready == 'no'': no such attribute(s): data]"
+    )
