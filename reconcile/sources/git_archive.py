@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -61,32 +62,48 @@ def _bytes(path: str) -> list[bytes]:
     return [part.encode("utf-8", "surrogateescape") for part in path.split("/")]
 
 
-def writer(made: Plan, limits: Limits) -> Callable[[BinaryIO], None]:
-    """A function that writes the archive, to be called in a thread while this event loop runs on."""
-    loop = asyncio.get_running_loop()
+class Writer:
+    """Writes the archive of a plan, called in a thread while this event loop runs on. `cancel` ends it early."""
 
-    def write(out: BinaryIO) -> None:
-        pack(_members(made, limits, loop), out, directories=made.folders, ignore=made.ignore)
+    def __init__(self, made: Plan, limits: Limits) -> None:
+        self._plan, self._limits = made, limits
+        self._loop = asyncio.get_running_loop()
+        self._cancelled = False
+        self._reading: Future[dict[str, bytes]] | None = None
 
-    return write
+    def __call__(self, out: BinaryIO) -> None:
+        """Write the archive to `out`. Raises Failed: GitOperationFailed or CopyFailure; or what `pack` raises."""
+        pack(self._members(), out, directories=self._plan.folders, ignore=self._plan.ignore)
 
+    def cancel(self) -> None:
+        """Nobody waits for the archive any more: the thread is not to wait for an event loop that may be about to end."""
+        self._cancelled = True
+        if self._reading is not None:
+            self._reading.cancel()
 
-def _members(made: Plan, limits: Limits, loop: asyncio.AbstractEventLoop) -> Iterator[Member]:
-    for batch in batches(made.files):
-        reading = asyncio.run_coroutine_threadsafe(_read(batch, limits), loop)
+    def _members(self) -> Iterator[Member]:
+        for batch in batches(self._plan.files):
+            contents = self._contents(batch)
+            for file in batch:
+                yield Member(file.path, contents[file.oid], file.executable)
         try:
-            contents = reading.result(_PATIENCE)
+            for grafted, data in read_grafted(self._plan.grafted):
+                yield Member(grafted.path, data, grafted.executable)
+        except UNREADABLE as error:
+            raise Failed("CopyFailure", f"failed to copy an included artifact: {error}") from error
+
+    def _contents(self, batch: Sequence[File]) -> dict[str, bytes]:
+        if self._cancelled:
+            raise Failed("GitOperationFailed", "cancelled")
+        reading = self._reading = asyncio.run_coroutine_threadsafe(_read(batch, self._limits), self._loop)
+        if self._cancelled:
+            reading.cancel()
+        try:
+            return reading.result(_PATIENCE)
+        except CancelledError:
+            raise Failed("GitOperationFailed", "cancelled") from None
         except ReconcileError as error:
             raise Failed("GitOperationFailed", f"failed to checkout and determine revision: {error}") from error
-        finally:
-            reading.cancel()
-        for file in batch:
-            yield Member(file.path, contents[file.oid], file.executable)
-    try:
-        for grafted, data in read_grafted(made.grafted):
-            yield Member(grafted.path, data, grafted.executable)
-    except UNREADABLE as error:
-        raise Failed("CopyFailure", f"failed to copy an included artifact: {error}") from error
 
 
 async def _read(batch: Sequence[File], limits: Limits) -> dict[str, bytes]:

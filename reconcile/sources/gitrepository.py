@@ -29,7 +29,7 @@ from reconcile.runtime.outcome import Success
 from reconcile.runtime.threads import Threads
 from reconcile.sources.base import SourcePass, SourceReconciler, SourceTools
 from reconcile.sources.git_access import AUTHENTICATION_FAILED, CloudLogin, GitAccess, for_module
-from reconcile.sources.git_archive import plan, writer
+from reconcile.sources.git_archive import Writer, plan
 from reconcile.sources.git_includes import Archive, Grafted, Repositories, differ, find_includes, graft
 from reconcile.sources.git_reference import Target, find_target, named_commit
 from reconcile.sources.git_tree import Limits, Tree, check_sparse, read_ignore, read_tree, sparse_folders
@@ -192,7 +192,11 @@ class GitRepositoryReconciler(SourceReconciler):
             with _fetching(work):
                 ignore = await read_ignore(texts, tree, work.spec.ignore)
             made = plan(tree, grafted, ignore, self._limits)
-            await work.store(f"{target.commit}.tar.gz", target.revision, writer(made, self._limits))
+            write = Writer(made, self._limits)
+            try:
+                await work.store(f"{target.commit}.tar.gz", target.revision, write)
+            finally:
+                write.cancel()
         except Failed as error:
             kind = FETCH_FAILED if error.reason in _FETCHING else STORAGE_OPERATION_FAILED
             raise work.failed(kind, error) from error
