@@ -98,8 +98,8 @@ class Renderer:
             if spec.decryption is None:
                 objects = await self._builder.render(opened.root, opened.files, spec, path)
             else:
-                keys, shared = await self._keys(resource, age_secret)
-                async with self._decryption.opened(keys, shared=shared) as decryptor:
+                keys, only_age = await self._keys(resource, age_secret)
+                async with self._decryption.opened(keys, only_age=only_age) as decryptor:
                     objects = await self._builder.render(opened.root, opened.files, spec, path, prepare=decryptor.files)
                     objects = [await decryptor.object(one) for one in objects]
         except MissingProgram as error:
@@ -117,16 +117,14 @@ class Renderer:
         refuse_encrypted(objects)
         return objects
 
-    async def _keys(
-        self, resource: AnyResource, age_secret: Reference | None
-    ) -> tuple[Mapping[str, bytes] | None, Mapping[str, bytes] | None]:
-        """What the Secret of the Kustomization holds, or else that of everybody."""
+    async def _keys(self, resource: AnyResource, age_secret: Reference | None) -> tuple[Mapping[str, bytes], bool]:
+        """What the Secret of the Kustomization holds, or else that of everybody, of which only the age identities count."""
         reference = resource.spec.decryption.secret_ref
         if reference is not None:
-            return await self._secret(Key(resource.key.namespace, reference.name)), None
+            return await self._secret(Key(resource.key.namespace, reference.name)), False
         if age_secret is not None:
-            return None, await self._secret(Key(age_secret.namespace, age_secret.name))
-        return None, None
+            return await self._secret(Key(age_secret.namespace, age_secret.name)), True
+        return {}, False
 
     async def _secret(self, key: Key) -> Mapping[str, bytes]:
         try:
