@@ -96,20 +96,18 @@ class Decryption:
         self._surrounding = surrounding
 
     @contextlib.asynccontextmanager
-    async def opened(
-        self, data: Mapping[str, bytes] | None, *, shared: Mapping[str, bytes] | None = None
-    ) -> AsyncIterator[Decryptor]:
+    async def opened(self, data: Mapping[str, bytes], *, only_age: bool = False) -> AsyncIterator[Decryptor]:
         """A decryptor with the keys of a Secret.
 
         Args:
-            data: The decoded `data` of the Secret that `spec.decryption.secretRef` names; None when it names none.
-            shared: The `data` of the Secret with age identities for everybody, which counts when `data` is None.
+            data: The decoded `data` of the Secret that `spec.decryption.secretRef` names; empty when it names none.
+            only_age: Only age identities count, as in the Secret that serves everybody.
 
         Raises:
             BuildFailed: A key cannot be used. No usable key at all is no error before something is to be decrypted.
         """
         try:
-            keys = parse_keys(shared or {}, only_age=True) if data is None else parse_keys(data)
+            keys = parse_keys(data, only_age=only_age)
         except KeyRefused as error:
             raise BuildFailed(str(error)) from None
         decryptor = Decryptor(self, keys)
@@ -141,12 +139,25 @@ class Decryptor:
     """Decrypts what belongs to one build."""
 
     def __init__(self, decryption: Decryption, keys: Keys) -> None:
-        """Use `Decryption.opened`."""
+        """Use `opened`, or `Decryption.opened`."""
         self._decryption = decryption
         self._keys = keys
         self._guard = asyncio.Lock()
         self._home: Workspace | None = None
         self._sops: Sops | None = None
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(
+        cls, data: Mapping[str, bytes], folder: Path, *, only_age: bool = False, sops: Path | None = None
+    ) -> AsyncIterator[Decryptor]:
+        """A decryptor whose private home is below `folder`; the rest as for `Decryption`."""
+        decryption = Decryption(folder, sops=sops)
+        try:
+            async with decryption.opened(data, only_age=only_age) as decryptor:
+                yield decryptor
+        finally:
+            await asyncio.to_thread(decryption.close)
 
     async def files(self, root: Path, path: str) -> None:
         """Decrypt in place the files that the kustomization in `path` refers to.

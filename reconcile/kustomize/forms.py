@@ -7,13 +7,14 @@ Positions count bytes, as they do in Flux's substitution (a descendant of drone/
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 _ESCAPED = re.compile("[\udc80-\udcff]")
 _INTEGER = re.compile(r"[+-]?[0-9]+\Z", re.ASCII)
 _REPLACEMENT = "\ufffd"
 _LARGEST = 2**63
+_LOOP = 4  # what a character costs in a loop of ours, compared with one that is only copied
 
 
 def raw(text: str) -> bytes:
@@ -114,32 +115,37 @@ _Element = str | _Class | None  # one character, a class, or any character
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A parsed glob: elements that match one character each, and behind how many of them a `*` stands (bits)."""
+    """A parsed glob of `size` characters: elements that match one each, and behind how many of them a `*` stands (bits)."""
 
     elements: tuple[_Element, ...]
     stars: int
+    size: int
 
     def mask(self, character: str, half: bool) -> int:
         """Bits of the elements that match; `half` is a byte of a character, which no literal matches."""
-        bits = 0
-        for at, element in enumerate(self.elements):
-            if isinstance(element, str):
-                matched = element == character and not half
-            else:
-                matched = element is None or element.matches(_REPLACEMENT if half or broken(character) else character)
-            bits |= matched << at
-        return bits
+        known = _REPLACEMENT if half or broken(character) else character
+        return _bits(
+            (element == character and not half) if isinstance(element, str) else element is None or element.matches(known)
+            for element in self.elements
+        )
+
+
+def _bits(flags: Iterable[bool]) -> int:
+    """A number whose bits are `flags`, the lowest first; in linear time, as shifting each to its place would not be."""
+    text = "".join("1" if flag else "0" for flag in flags)
+    return int(text[::-1] or "0", 2)
 
 
 def parse_pattern(text: str) -> Pattern | None:
     """A glob as Go's `path.Match` reads it, except that `*` and `?` also match a slash. None when it is malformed."""
     elements: list[_Element] = []
-    stars = at = 0
+    stars: set[int] = set()
+    at = 0
     while at < len(text):
         character = text[at]
         at += 1
         if character == "*":
-            stars |= 1 << len(elements)
+            stars.add(len(elements))
         elif character == "?":
             elements.append(None)
         elif character == "[":
@@ -155,7 +161,7 @@ def parse_pattern(text: str) -> Pattern | None:
             at += 1
         else:
             elements.append(character)
-    return Pattern(tuple(elements), stars)
+    return Pattern(tuple(elements), _bits(place in stars for place in range(len(elements) + 1)), len(text))
 
 
 def _class(text: str, at: int) -> tuple[_Class, int] | None:
@@ -193,8 +199,8 @@ def cut_prefix(text: str, pattern: str, longest: bool, spend: Callable[[int], No
     parsed = parse_pattern(pattern)
     if parsed is None:
         return text
-    spend(len(text) * (1 + len(parsed.elements) // 256))
-    end = _prefix(text, parsed, longest)
+    spend(_LOOP * len(text) * (1 + len(parsed.elements) // 256))
+    end = _prefix(text, parsed, longest, spend)
     return raw(text)[end:].decode("utf-8", "surrogateescape") if end else text
 
 
@@ -207,7 +213,7 @@ def _backwards(text: str) -> str:
     return _ESCAPED.sub(_REPLACEMENT, text)[::-1]
 
 
-def _prefix(text: str, pattern: Pattern, longest: bool) -> int:
+def _prefix(text: str, pattern: Pattern, longest: bool, spend: Callable[[int], None]) -> int:
     """How many bytes match, 0 for none.
 
     All places in the pattern are followed at once, a bit each (Baeza-Yates and Gonnet's Shift-And), so time grows with the
@@ -229,6 +235,7 @@ def _prefix(text: str, pattern: Pattern, longest: bool) -> int:
                     return found
         mask = whole.get(character)
         if mask is None:
+            spend(2 * _LOOP * pattern.size)
             mask = whole[character] = pattern.mask(character, half=False)
         skipped = state & stars
         for _ in range(1, width):

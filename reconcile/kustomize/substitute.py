@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from reconcile.errors import ReconcileError
 from reconcile.kustomize import forms, goyaml
+from reconcile.kustomize.goyaml_load import load
 from reconcile.ports.cluster import Object
 
 MOST_CHARACTERS: Final = 32 * 1024 * 1024
 """Of any text in the making; an object of Kubernetes has 3 MB at most."""
 
-MOST_STEPS: Final = 256 * 1024 * 1024
+MOST_STEPS: Final = 128 * 1024 * 1024
 """Characters looked at in one text, all forms together."""
 
 _CLOSING = "missing closing brace"
@@ -365,7 +366,7 @@ def substitute_object(obj: Object, variables: Mapping[str, str], *, strict: bool
             text = substitute(text, variables, strict=strict)
         except SubstitutionError as error:
             raise SubstitutionError(f"variable substitution failed: {error}") from None
-        read = goyaml.load(text)
+        read = load(text)
     except goyaml.GoYamlError as error:
         raise SubstitutionError(f"YAMLToJSON: {error}") from None
     if not isinstance(read, dict):

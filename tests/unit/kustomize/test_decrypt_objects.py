@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconcile.kustomize.decrypt import Decryption, EncryptedSecret, is_encrypted_object, refuse_encrypted
+from reconcile.kustomize.decrypt import Decryption, Decryptor, EncryptedSecret, is_encrypted_object, refuse_encrypted
 from reconcile.kustomize.failure import BuildFailed
 from reconcile.yamlio import load_documents
 from tests.support.programs import find_program
@@ -239,9 +239,16 @@ async def test_a_key_with_a_passphrase_asks_nobody(decryption):
 
 async def test_the_shared_secret_gives_age_identities_alone(decryption, key, pgp, secret):
     shared = {"a.agekey": key.entry, "b.asc": b"never looked at"}
-    assert (await decrypted(decryption, None, secret, shared=shared))["stringData"] == {"password": "correct horse"}
-    with pytest.raises(BuildFailed, match="cannot get sops data key"):
-        await decrypted(decryption, {}, secret, shared=shared)
+    assert (await decrypted(decryption, shared, secret, only_age=True))["stringData"] == {"password": "correct horse"}
+    with pytest.raises(BuildFailed, match=r"failed to import 'b.asc' data: no armored key found"):
+        await decrypted(decryption, shared, secret)
+
+
+async def test_a_decryptor_of_its_own_leaves_nothing_in_its_folder(tmp_path, key, pgp, secret):
+    sops, keys = find_program("sops"), {"a.agekey": key.entry, "b.asc": pgp.secret}
+    async with Decryptor.opened(keys, tmp_path, sops=sops) as one, Decryptor.opened(keys, tmp_path, sops=sops) as other:
+        assert await one.object(secret) == await other.object(secret) == parsed(SECRET.encode())
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["lock"])
 
 
 async def test_no_sops(tmp_path, key, secret):

@@ -9,7 +9,8 @@ from reconcile.kustomize.keys import KeyRefused, parse_keys, process_environment
 IDENTITY = "AGE-SECRET-KEY-1WJPPZZCHMLDLVS6Q2R9M8XPL632RWXJFAWSJE9SCCSJ8S3J2V9ZQZH4GG3"
 SURROUNDING = {
     "PATH": "/bin", "HOME": "/root", "HTTPS_PROXY": "http://proxy", "SSL_CERT_FILE": "/ca",
-    "AWS_REGION": "eu", "AWS_PROFILE": "me", "AZURE_CLIENT_ID": "ours", "GOOGLE_APPLICATION_CREDENTIALS": "/ours", "SOPS_AGE_KEY_FILE": "/ours", "GNUPGHOME": "/ours",
+    "AWS_REGION": "eu", "AWS_PROFILE": "me", "AZURE_CLIENT_ID": "ours",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/ours", "SOPS_AGE_KEY_FILE": "/ours", "GNUPGHOME": "/ours",
     "VAULT_TOKEN": "ours", "SECRET": "x", "SOPS_AGE_KEY_CMD": "rm -rf /", "LD_PRELOAD": "x",
 }  # fmt: skip
 AMBIENT = {"AWS_REGION", "AWS_PROFILE", "AZURE_CLIENT_ID", "GOOGLE_APPLICATION_CREDENTIALS"}
