@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from reconcile.artifact.ignore import tree_ignore
 from reconcile.artifact.storage import Storage
 from reconcile.ports.clock import SystemClock
 
+OUT = Path(__file__).parent / "out"
 FILES = 10_000
 PATTERNS = """\
 *.md\n*.tmp\n!keep.tmp\ndocs/\n/hack\nbuild/**\n**/test_*.py\n/apps/*/secret.yaml\n*~\nnode_modules/
@@ -127,7 +127,8 @@ async def served(folder: Path) -> list[dict[str, Any]]:
 
 def run() -> dict[str, Any]:
     """All steps, one after the other."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
+    OUT.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=OUT) as folder:
         return {"rows": list(steps(Path(folder)))}
 
 

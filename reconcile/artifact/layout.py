@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from reconcile.api.meta import Key
@@ -62,17 +62,25 @@ def make_folders(root: Path, folder: Path) -> None:
 
 
 def point(link: Path, target: str) -> None:
-    """Let `link` lead to `target`, at no moment to nothing."""
+    """Let `link` lead to `target`, at no moment to nothing; the lock of `target` is held."""
     if link.is_symlink() and os.fspath(link.readlink()) == target:
         return
-    with tempfile.TemporaryDirectory(prefix=".link-", suffix=PARTIAL_SUFFIX, dir=link.parent) as folder:
-        fresh = Path(folder) / "link"
+    fresh = link.with_name(f".{target}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+    try:
         fresh.symlink_to(target)
         fresh.replace(link)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of this name is one that is being written."""
+    return name.startswith(".") and name.endswith(PARTIAL_SUFFIX)
 
 
 def drop_partial(partial: Path) -> int:
-    """Remove a file that is being written by nobody; the number of files removed."""
+    """Remove a file or link that is being written by nobody; the number of files removed."""
     name = partial.name.removeprefix(".").removesuffix(PARTIAL_SUFFIX).rpartition(".")[0]
     lock = partial.with_name(name + LOCK_SUFFIX)
     holder = try_lock(lock)

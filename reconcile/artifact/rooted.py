@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from reconcile.artifact.errors import StorageError
 
@@ -42,6 +43,15 @@ def open_below(root: Path, parts: Sequence[str]) -> int:
         os.close(here)
         raise
     return here
+
+
+def open_regular(root: Path, parts: Sequence[str]) -> BinaryIO:
+    """The regular file at `parts` below `root`, with the rules and errors of `open_below`."""
+    descriptor = open_below(root, parts)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, "not a file", "/".join(parts))
 
 
 def _step(folder: int, name: str, *, last: bool) -> int:

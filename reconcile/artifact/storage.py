@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,12 +28,13 @@ from reconcile.artifact.layout import (
     file_path,
     folder_path,
     is_artifact,
+    is_partial,
     make_folders,
     point,
     split_path,
 )
 from reconcile.artifact.ledger import Held, Known, mark_of
-from reconcile.artifact.rooted import LOCK_SUFFIX, locked, open_below
+from reconcile.artifact.rooted import LOCK_SUFFIX, locked, open_regular
 from reconcile.artifact.sink import Foreign, Sink, explained
 from reconcile.errors import Invalid
 from reconcile.ports.clock import Clock, timestamp
@@ -229,20 +229,20 @@ class Storage:
         parts = split_path(path)
         algorithm, wanted = parse_digest(digest)
         try:
-            file = os.fdopen(open_below(self.root, parts), "rb")
+            file = open_regular(self.root, parts)
         except FileNotFoundError:
             raise ArtifactMissing(f"artifact {path!r} is not in storage") from None
         except OSError as error:
             raise StorageError(f"cannot read artifact {path!r}: {error.strerror}") from error
         try:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ArtifactMissing(f"artifact {path!r} is not in storage")
             found = self._digest(file, path, algorithm)
             if not same(found, wanted):
                 raise ArtifactMissing(f"artifact {path!r} in storage has digest {algorithm}:{found}, not {algorithm}:{wanted}")
             file.seek(0)
-        except BaseException:
+        except BaseException as error:
             file.close()
+            if isinstance(error, OSError):
+                raise StorageError(f"cannot read artifact {path!r}: {error.strerror}") from error
             raise
         return file
 
@@ -351,12 +351,12 @@ class Storage:
             for entry in found:
                 if count >= MOST_LOOKED_AT or self._clock.monotonic() > end:
                     return
-                if not entry.is_file(follow_symlinks=False) or entry.name.endswith(LOCK_SUFFIX):
+                if is_partial(entry.name):
+                    count += 1
+                    drop_partial(Path(entry.path))
+                if not entry.is_file(follow_symlinks=False) or not is_artifact(entry.name):
                     continue
                 count += 1
-                if entry.name.startswith("."):
-                    drop_partial(Path(entry.path))
-                    continue
                 with contextlib.suppress(FileNotFoundError):
                     yield entry.name, entry.stat(follow_symlinks=False).st_mtime
 
@@ -394,10 +394,8 @@ class Storage:
                 if not folder.is_dir() or folder.is_symlink():
                     continue
                 for entry in sorted(folder.iterdir()):
-                    if entry.is_symlink() or not entry.is_file():
-                        continue
-                    if entry.name.endswith(PARTIAL_SUFFIX) and entry.name.startswith("."):
+                    if is_partial(entry.name):
                         removed += drop_partial(entry)
-                    elif is_artifact(entry.name):
+                    elif is_artifact(entry.name) and not entry.is_symlink() and entry.is_file():
                         self._held.add(entry.relative_to(self.root).as_posix(), entry.stat().st_size)
         return removed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +137,12 @@ def test_what_was_asked_before_changes_nothing(lines: list[str], asked: list[tup
 @pytest.mark.parametrize(
     "pattern", ["*a" * 40 + "b", "**/" * 60 + "x", "/".join(["**", "a"] * 40), "[^b]*" * 40 + "c", "a*" * 2000]
 )
+@pytest.mark.timeout(60)
 def test_no_pattern_takes_for_ever(pattern: str) -> None:
-    # Time stands for work here: what backtracks does not end within the lifetime of the machine.
+    # A matcher that backtracks would not end within the lifetime of the machine.
     ignore = Ignore([parse_pattern(pattern), parse_pattern(f"**/{pattern}/x"), parse_pattern(f"{pattern}{pattern}")])
-    before = time.process_time()
     assert not ignore.ignored("a" * 250 + "d")
     assert not ignore.ignored("/".join(["a" * 60 + "d"] * 40))
-    assert time.process_time() - before < 20
 
 
 def test_a_path_of_very_many_folders() -> None:

@@ -203,6 +203,35 @@ async def test_a_file_is_hashed_once(storage: Storage, clock: VirtualClock, monk
     fresh.close()
 
 
+async def test_a_folder_in_the_place_of_a_file_is_no_artifact(storage: Storage) -> None:
+    made = await stored(storage)
+    storage.path_of(made).unlink()
+    storage.path_of(made).mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(ArtifactMissing):
+            storage.open_verified(made.path, made.digest)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(
+    storage: Storage, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import reconcile.artifact.storage as module
+
+    def broken(file: BinaryIO, algorithm: str) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    made = await stored(storage)
+    fresh = Storage(storage.root, clock, host="h")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "file_digest", broken)
+        with pytest.raises(StorageError, match=r"cannot read artifact .*: Input/output error"):
+            await fresh.intact(made)
+    assert await fresh.intact(made)
+    fresh.close()
+
+
 async def test_a_link_in_the_place_of_a_file_or_folder_is_not_followed(storage: Storage, tmp_path: Path) -> None:
     made = await stored(storage)
     outside = tmp_path / "outside"
@@ -376,10 +405,11 @@ async def test_only_what_nobody_writes_is_taken_away(storage: Storage, clock: Vi
     folder = storage.path_of(made).parent
     for name in (".1.tar.gz.aaaa.part", ".2.tar.gz.bbbb.part", ".3.tar.gz.cccc.part"):
         (folder / name).write_text("half")
+    (folder / ".1.tar.gz.dddd.part").symlink_to("1.tar.gz")
     holder = try_lock(folder / "3.tar.gz.lock")
     assert holder is not None
     fresh = Storage(storage.root, clock, host="h", metrics=Metrics())
-    assert await fresh.recover() == 2
+    assert await fresh.recover() == 3
     assert names(storage) == [".3.tar.gz.cccc.part", "1.tar.gz"]
     os.close(holder)
     await fresh.collect(KIND, KEY, made)
