@@ -26,6 +26,8 @@ STAGE_TIMEOUT = 60.0
 """Seconds for which a stage is waited for before the next."""
 GONE_TIMEOUT, GONE_LOOK = 60.0, 0.5
 """Seconds for which an object that is made anew may take to be gone, and between two looks."""
+TURN = 32
+"""Objects after which others have their turn."""
 ATTEMPTS = 3
 """Tries to write an object that others change at the same time."""
 
@@ -200,6 +202,8 @@ class Applier:
             nonlocal useful
             while useful and (index := next(waiting, None)) is not None:
                 useful = await one(index) and useful
+                if index % TURN == TURN - 1:
+                    await asyncio.sleep(0)  # what is remembered waits for nothing: others have their turn
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -48,6 +48,18 @@ def entries_of(references: Iterable[Reference]) -> list[Entry]:
     return list(dict.fromkeys(Entry.of(reference) for reference in references))
 
 
+def references_of(entries: Iterable[Entry]) -> tuple[list[Reference], list[Entry]]:
+    """The objects of an inventory, and the entries that cannot be ones of objects: nothing can be done about those."""
+    found: list[Reference] = []
+    unreadable: list[Entry] = []
+    for entry in entries:
+        try:
+            found.append(entry.reference)
+        except Invalid:
+            unreadable.append(entry)
+    return found, unreadable
+
+
 def stale(old: Iterable[Entry], new: Iterable[Entry]) -> list[Entry]:
     """What left the set: entries of the old inventory whose id the new one does not have."""
     kept = {entry.id for entry in new}

@@ -9,9 +9,9 @@ from reconcile.api.kstatus import Status, Summary
 from reconcile.apply.changeset import Action, Change, ChangeSet, PruneFailed, server_words
 from reconcile.apply.order import delete_order
 from reconcile.apply.owner import Marks, Owner
-from reconcile.errors import Conflict, ReconcileError
+from reconcile.errors import Conflict, Invalid, ReconcileError
 from reconcile.ports.clock import Clock
-from reconcile.ports.cluster import Cluster, Health, NotReady, Object, Propagation, Reference, UnknownKind
+from reconcile.ports.cluster import Cluster, ClusterError, Health, NotReady, Object, Propagation, Reference, UnknownKind
 
 GONE_LOOK = 2.0
 """Seconds between two looks whether deleted objects are gone, as Flux has it."""
@@ -63,6 +63,8 @@ class Pruner:
 
     async def _end(self, reference: Reference, found: Object | ReconcileError | None, wanted: set[_Identity]) -> Action | None:
         """What becomes of one object; None for one that is in the set under another name for the same place."""
+        if isinstance(found, Invalid) and not isinstance(found, ClusterError):
+            return Action.SKIPPED  # no object can be named so: there is nothing to wait for
         if isinstance(found, ReconcileError):
             raise found
         if found is None:

@@ -451,8 +451,15 @@ async def test_only_what_is_ours_is_pruned_in_reverse_order(
         notes = {"metadata": {"annotations": {f"kustomize.toolkit.fluxcd.io/{mark}": "disabled"}}}
         control_plane.api.merge_patch("v1", "ConfigMap", name, notes, namespace)
     control_plane.api.delete("v1", "ConfigMap", "b", namespace)
-    pruned = await applier.prune([*done.references(), Reference("v1", "ConfigMap", namespace, "stranger")], owner=owner)
+    forged = [
+        Reference("v1", "ConfigMap", namespace, "stranger"),
+        Reference("v1", "ConfigMap", "", "a"),
+        Reference("v1", "ConfigMap", namespace, "../configmaps/a"),
+        Reference("nowhere.test/v1", "Thing", namespace, "x"),
+    ]
+    pruned = await applier.prune([*done.references(), *forged], owner=owner)
     assert pruned.lines(Action) == [
+        f"Thing/{namespace}/x deleted",
         f"Deployment/{namespace}/web deleted",
         f"ConfigMap/{namespace}/stranger skipped",
         f"ConfigMap/{namespace}/kept skipped",
@@ -460,6 +467,8 @@ async def test_only_what_is_ours_is_pruned_in_reverse_order(
         f"ConfigMap/{namespace}/disabled skipped",
         f"ConfigMap/{namespace}/b deleted",
         f"ConfigMap/{namespace}/a deleted",
+        f"ConfigMap/{namespace}/../configmaps/a skipped",
+        "ConfigMap/a skipped",
     ]
     assert [each["metadata"]["name"] for each in control_plane.api.list("v1", "ConfigMap", namespace)] == [
         "disabled", "foreign", "kept", "kube-root-ca.crt", "stranger",

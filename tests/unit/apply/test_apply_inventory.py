@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconcile.apply.inventory import Entry, entries_of, merged, stale
+from reconcile.apply.inventory import Entry, entries_of, merged, references_of, stale
 from reconcile.errors import Invalid
 from reconcile.ports.cluster import Reference
 
@@ -54,3 +54,10 @@ def test_an_inventory_is_extended_and_never_shrinks() -> None:
     assert merged(old, more) == [*old, more[1]]
     assert merged(old, [Entry(old[0].id, "v2")]) == [Entry(old[0].id, "v2"), old[1]]
     assert entries_of([CASES[0][0]] * 3) == [old[0]]
+
+
+def test_what_cannot_be_read_is_set_aside() -> None:
+    assert references_of([Entry("x", "v1"), Entry("ns_one__ConfigMap", "v1")]) == (
+        [Reference("v1", "ConfigMap", "ns", "one")],
+        [Entry("x", "v1")],
+    )
