@@ -100,16 +100,16 @@ def _texts(document: dict[str, Any], key: str) -> list[str]:
 
 
 def _kustomization_files(root: Path, folder: str) -> list[str]:
-    if not _inside(root, folder):
+    if not stat.S_ISDIR(_mode(root / folder)) or not _inside(root, folder):
         return []
-    return [name for name in FILE_NAMES if _regular(root / folder / name)]
+    return [name for name in FILE_NAMES if stat.S_ISREG(_mode(root / folder / name))]
 
 
-def _regular(path: Path) -> bool:
+def _mode(path: Path) -> int:
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
+        return path.lstat().st_mode
     except OSError:
-        return False
+        return 0
 
 
 def _inside(root: Path, path: str) -> bool:
