@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from imagebot.api import ImageUpdateAutomation
 from imagebot.scan.access import IDENTITY_GATE
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, Invalid, NotFound, ReconcileError, Stalled
-from reconcile.git.auth import GitCredentials, credentials_from_secret
+from reconcile.git.auth import GitCredentials, credentials_from_secret, proxy_url
 from reconcile.git.signing import gpg_signer_from_secret, ssh_signer_from_secret
 from reconcile.git.types import Reference, Signer, parse_refspec
-from reconcile.net.proxy import Proxy
 from reconcile.ports.store import Store
 from reconcile.registry.access import proxy_of
 
@@ -151,7 +149,7 @@ class Sources:
             )
         proxy = ""
         if spec.proxy_secret_ref is not None:
-            proxy = _proxy_url(await proxy_of(self._store, Key(namespace, spec.proxy_secret_ref.name)))
+            proxy = proxy_url(await proxy_of(self._store, Key(namespace, spec.proxy_secret_ref.name)))
         try:
             return credentials_from_secret(spec.url, data, proxy=proxy)
         except ReconcileError as error:
@@ -196,10 +194,3 @@ def source_key(resource: ImageUpdateAutomation) -> Key:
     """Key of the GitRepository that an automation names."""
     reference = resource.spec.source_ref
     return Key(reference.namespace or resource.key.namespace, reference.name)
-
-
-def _proxy_url(proxy: Proxy) -> str:
-    scheme, _, rest = proxy.address.partition("://")
-    if proxy.username is None:
-        return proxy.address
-    return f"{scheme}://{quote(proxy.username, safe='')}:{quote(proxy.password or '', safe='')}@{rest}"

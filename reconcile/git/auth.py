@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from reconcile.errors import Invalid
 from reconcile.git.errors import InvalidCredentials
+from reconcile.net.proxy import Proxy
 
 _UNHASHED = {"identity"}
 
@@ -126,6 +127,14 @@ def credentials_from_secret(url: str, data: Mapping[str, bytes], *, proxy: str =
         proxy=proxy,
         identity=identity,
     )
+
+
+def proxy_url(proxy: Proxy) -> str:
+    """A proxy as the URL that git takes, with its user and password."""
+    scheme, _, rest = proxy.address.partition("://")
+    if proxy.username is None:
+        return proxy.address
+    return f"{scheme}://{quote(proxy.username, safe='')}:{quote(proxy.password or '', safe='')}@{rest}"
 
 
 def _ssh(data: Mapping[str, bytes], proxy: str, identity: str) -> GitCredentials:

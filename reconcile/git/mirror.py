@@ -25,10 +25,11 @@ from reconcile.git.errors import (
     UnsupportedRepository,
     bounded,
 )
-from reconcile.git.objects import TREE_LIMIT, parse_changes, parse_listing, parse_refs
+from reconcile.git.objects import TREE_LIMIT, parse_listing, parse_refs
 from reconcile.git.process import Completed, Deadline, Job, submit
 from reconcile.git.publish import PREFIX, push_arguments, push_error
 from reconcile.git.remote import RemoteRunner
+from reconcile.git.search import grep
 from reconcile.git.session import TRACKING
 from reconcile.git.types import (
     HEADS,
@@ -55,9 +56,6 @@ BLOB_LIMIT = 5 * 1024 * 1024
 
 TOTAL_LIMIT = 256 * 1024 * 1024
 """Bytes of all files of one `read`."""
-
-CHANGES_LIMIT = 2000
-"""Up to so many changed files are looked at one by one, above all are searched again."""
 
 _LISTING = ("refs/heads/", "refs/tags/")
 
@@ -272,59 +270,11 @@ class Mirror:
         """
         if not needle or b"\0" in needle or b"\n" in needle:
             raise Invalid("the text to search for must be one line")
-        return await self._reading(commit, lambda job: self._grep(job, commit, needle, path))
 
-    def _grep(self, job: Job, commit: str, needle: bytes, path: str) -> list[Entry]:
-        depot = self._depot
-        known = depot.searched.get((needle, path))
-        if known is not None and known[0] == commit:
-            return list(known[1].values())
-        found = self._grep_changes(job, known[0], known[1], commit, needle, path) if known is not None else None
-        if found is None:
-            found = self._grep_all(job, commit, needle, path)
-        depot.remember(needle, path, commit, found)
-        return list(found.values())
+        def work(job: Job) -> list[Entry]:
+            return grep(self._depot, job, commit, needle, path, lambda: self._entries(job, commit, path))
 
-    def _grep_all(self, job: Job, commit: str, needle: bytes, path: str) -> dict[str, Entry]:
-        argv = [
-            "git",
-            "grep",
-            "-l",
-            "-z",
-            "-a",
-            "-F",
-            "--full-name",
-            "--no-color",
-            "-e",
-            needle.decode("utf-8", "surrogateescape"),
-            commit,
-        ]
-        done = self._depot.local(job, [*argv, "--", path] if path else argv, accept=(0, 1))
-        if "error:" in done.stderr:
-            raise MirrorDamaged("the local mirror is damaged: a file cannot be read")
-        skip = len(commit) + 1
-        hits = {name[skip:].decode("utf-8", "surrogateescape") for name in done.stdout.split(b"\0") if name}
-        return {entry.path: entry for entry in self._entries(job, commit, path) if entry.path in hits} if hits else {}
-
-    def _grep_changes(
-        self, job: Job, old: str, before: Mapping[str, Entry], commit: str, needle: bytes, path: str
-    ) -> dict[str, Entry] | None:
-        argv = ["git", "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff", old, commit]
-        try:
-            changes = parse_changes(self._depot.local(job, [*argv, "--", path] if path else argv).stdout)
-        except MirrorDamaged:
-            # The old commit may have been tidied away; the new one is searched in full.
-            return None
-        if len(changes) > CHANGES_LIMIT:
-            return None
-        oids = list(dict.fromkeys(entry.oid for entry in changes if entry.is_file))
-        hits = self._depot.reader.containing(job, oids, needle) if oids else set()
-        merged = dict(before)
-        for entry in changes:
-            merged.pop(entry.path, None)
-            if entry.is_file and entry.oid in hits:
-                merged[entry.path] = entry
-        return dict(sorted(merged.items(), key=lambda item: item[0].encode("utf-8", "surrogateescape")))
+        return await self._reading(commit, work)
 
     async def read(self, oids: Sequence[str], max_bytes: int = BLOB_LIMIT, max_total: int = TOTAL_LIMIT) -> dict[str, bytes]:
         """Contents of blobs by object id, with one process for all of them and all later calls.

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, Invalid, NotFound, ReconcileError, Stalled
-from reconcile.git.auth import GitCredentials, credentials_from_secret, parse_remote
+from reconcile.git.auth import GitCredentials, credentials_from_secret, parse_remote, proxy_url
 from reconcile.net.proxy import Proxy
 from reconcile.ports.store import Store
 from reconcile.registry.access import proxy_of
@@ -124,14 +124,6 @@ class GitAccess:
         if spec.provider != "github" and has_app:
             raise Failed(INVALID_PROVIDER, f"secretRef '{key}' has github app data but provider is not set to github")
         return str(key), data
-
-
-def proxy_url(proxy: Proxy) -> str:
-    """A proxy as the URL that git takes, with its user. Pure."""
-    scheme, _, rest = proxy.address.partition("://")
-    if proxy.username is None:
-        return proxy.address
-    return f"{scheme}://{quote(proxy.username, safe='')}:{quote(proxy.password or '', safe='')}@{rest}"
 
 
 def for_module(parent: str, credentials: GitCredentials, url: str) -> GitCredentials:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reconcile.api.meta import FINALIZER
+from reconcile.artifact.storage import Storage
 from tests.support.gitrepo import Blob
 from tests.support.sourceworld import SourceWorld, conditions, source_world
 
@@ -242,3 +244,31 @@ async def test_another_url_is_another_repository(world: SourceWorld) -> None:
     found = await world.step()
     assert world.names(found) == ["b.txt"]
     assert found.status.artifact.revision == f"main@sha1:{other.head()}"
+
+
+async def test_an_artifact_gets_the_address_of_the_server_it_is_served_by_now(world: SourceWorld) -> None:
+    world.repository(files={"a.txt": b"1\n"})
+    await world.declare()
+    before = (await world.step()).status.artifact
+    world.sink.take()
+    elsewhere = Storage(world.storage.root, world.clock, host="https://artifacts.example:8443")
+    world.reconciler.tools = replace(world.reconciler.tools, storage=elsewhere)
+    after = (await world.step()).status.artifact
+    assert after == before.model_copy(update={"url": f"https://artifacts.example:8443/{before.path}"})
+    assert world.sink.take() == []
+    elsewhere.close()
+
+
+async def test_a_storage_that_cannot_be_written_is_told(world: SourceWorld) -> None:
+    world.repository(files={"a.txt": b"1\n"})
+    (world.storage.root / "gitrepository").parent.mkdir(exist_ok=True)
+    (world.storage.root / "gitrepository").write_text("in the way")
+    await world.declare()
+    found = conditions(await world.step())
+    [failure] = [
+        c for c in found if c.startswith("StorageOperationFailed=True ArchiveOperationFailed: unable to archive artifact")
+    ]
+    assert f"Ready=False {failure.removeprefix('StorageOperationFailed=True ')}" in found
+    (world.storage.root / "gitrepository").unlink()
+    found = await world.step()
+    assert [c.split("=")[0] for c in conditions(found)] == ["Ready", "ArtifactInStorage"]
