@@ -99,6 +99,9 @@ class Storage:
         self._algorithm = algorithm
         self._most_bytes = most_bytes
         self._threads = Threads("artifact-storage", _WORKERS)
+        self._writers = Threads(
+            "artifact-writer", _WORKERS * 2
+        )  # writing may wait for a network; looking may not wait for writing
         self._busy: WeakValueDictionary[_Identity, asyncio.Lock] = WeakValueDictionary()
         self._known = Known()
         self._held = Held(metrics)
@@ -106,6 +109,7 @@ class Storage:
     def close(self) -> None:
         """End the threads."""
         self._threads.close()
+        self._writers.close()
 
     async def recover(self) -> int:
         """Take away what a killed process left half written, and count what is there; the number of files removed.
@@ -147,7 +151,7 @@ class Storage:
         if link:
             file_path(kind, key, link)
         async with self._alone(kind, key):
-            stored = await self._threads.run(lambda: self._put(path, write, link))
+            stored = await self._writers.run(lambda: self._put(path, write, link))
         return Artifact(
             path=path,
             url=self.url_of(path),

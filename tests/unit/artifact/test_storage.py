@@ -7,6 +7,8 @@ import errno
 import hashlib
 import os
 import stat
+import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
@@ -117,6 +119,14 @@ async def test_digest_algorithms(tmp_path: Path, clock: VirtualClock, algorithm:
 def test_an_unknown_algorithm_is_refused_at_once(tmp_path: Path, clock: VirtualClock) -> None:
     with pytest.raises(Invalid, match=r"md5.*use one of sha256, sha384, sha512, sha1, blake3"):
         Storage(tmp_path, clock, host="h", algorithm="md5")
+
+
+def test_blake3_without_its_package_says_what_to_install(
+    tmp_path: Path, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "blake3", None)
+    with pytest.raises(Invalid, match="needs the Python package blake3: install it or use sha256"):
+        Storage(tmp_path, clock, host="h", algorithm="blake3")
 
 
 @pytest.mark.parametrize("bad", ["", ".", "..", "a/b", "../x", ".hidden", "x.lock", "a\\b", "a\nb", "n" * 201, "a\0"])
@@ -398,6 +408,19 @@ async def test_many_at_once_on_one_object(storage: Storage) -> None:
     assert len({artifact.digest for artifact in made}) == 3
     assert all(await asyncio.gather(*(storage.intact(artifact) for artifact in made)))
     assert names(storage) == ["0.tar.gz", "1.tar.gz", "2.tar.gz"]
+
+
+async def test_looking_does_not_wait_for_slow_writers(storage: Storage) -> None:
+    made = await stored(storage)
+    release = threading.Event()
+    slow = [asyncio.create_task(storage.put(KIND, Key("ns", f"{n}"), "a", "r", lambda out: release.wait(30))) for n in range(8)]
+    await asyncio.sleep(0)
+    try:
+        assert await storage.intact(made)
+        assert not any(task.done() for task in slow)
+    finally:
+        release.set()
+    assert len({artifact.digest for artifact in await asyncio.gather(*slow)}) == 1
 
 
 async def test_only_what_nobody_writes_is_taken_away(storage: Storage, clock: VirtualClock, metrics: Metrics) -> None:
