@@ -36,7 +36,7 @@ MAJOR: Final = 5
 """The version of kustomize whose builds these are."""
 
 _VERSION: Final = re.compile(r"v(\d+)\.\d+\.\d+\S*")
-_ARGUMENTS: Final = ("build", "--load-restrictor", "LoadRestrictionsNone", ".")
+_ARGUMENTS: Final = ("build", "--load-restrictor", "LoadRestrictionsNone", "--reorder", "none", ".")
 _KUSTOMIZE_GROUP: Final = "kustomize.config.k8s.io/"
 log = get_logger("kustomize")
 

@@ -37,7 +37,7 @@ class Allowance:
         output: bytes of standard output.
     """
 
-    seconds: float = 120.0
+    seconds: float = 600.0
     memory: int = 2 * 1024**3
     output: int = 256 * 1024**2
 

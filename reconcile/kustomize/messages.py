@@ -9,7 +9,7 @@ from reconcile.redact import redact
 
 PREFIX: Final = "kustomize build failed: "
 _MOST: Final = 8 * 1024
-_NOTICE: Final = re.compile(r"(?m)^(?:# Warning: .*|\d{4}/\d\d/\d\d \d\d:\d\d:\d\d .*)\n?")
+_NOTICE: Final = re.compile(r"(?m)^(?:# Warning: .*|Flag --reorder has been deprecated.*|\d{4}/\d\d/\d\d \d\d:\d\d:\d\d .*)\n?")
 _CRASH: Final = re.compile(r"(?m)^(?:panic|fatal error|runtime): .*$")
 _UNREADABLE: Final = re.compile(
     r"accumulating resources: (?:accumulation err=')?accumulating resources from '\./(?P<path>[^']+)': (?P<cause>.*)", re.DOTALL

@@ -6,6 +6,7 @@ kustomize takes for paths, for `boundary`, which must not refuse a text that is 
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ PLUGIN_FIELDS: Final = ("generators", "transformers", "validators")
 HELM_FIELDS: Final = ("helmCharts", "helmChartInflationGenerator", "helmGlobals")
 _KEPT: Final = 4096
 _LONGEST_KEPT: Final = 10_000
+_CONTEXT: Final = re.compile(r"while (?:parsing|scanning) [a-z -]+, ")
 _DEPTH: Final = 200
 _TEXT_TAGS: Final = (None, "!", "tag:yaml.org,2002:str")
 _PLUGIN_PATHS: Final = frozenset(
@@ -102,7 +104,7 @@ def decoded(content: bytes | None) -> str:
 
 def in_words_of_go(error: YamlError) -> str:
     """An error of the parser as the one of kustomize writes it."""
-    problem = error.problem.rpartition(", ")[2]
+    problem = _CONTEXT.sub("", error.problem)
     return f"yaml: line {error.line}: {problem}" if error.line else f"yaml: {problem}"
 
 
