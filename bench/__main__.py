@@ -1,6 +1,6 @@
 """`python -m bench [NAME …]`: run benchmarks, print a table of each, and keep all figures as JSON in bench/out.
 
-Names: scan, policy, markers, gitops, latency, fleet, bigrepo, steady, artifact, cluster (needs Go once); all without a name.
+Names: scan, policy, markers, gitops, latency, fleet, bigrepo, build, steady, cluster (needs Go once); all of them without one.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ BENCHES: dict[str, Callable[[], Any]] = {
     "latency": lambda: asyncio.run(service.latency()),
     "fleet": lambda: asyncio.run(service.fleet()),
     "bigrepo": lambda: asyncio.run(service.bigrepo()),
+    "build": _module("build"),
     "steady": lambda: asyncio.run(service.steady()),
     "artifact": _module("artifact"),
     "cluster": cluster.run,

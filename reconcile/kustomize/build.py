@@ -46,6 +46,7 @@ class _Run:
     """One build: what the threads that work on it share, and how it is stopped."""
 
     program: Program | None = None
+    space: Workspace | None = None
     stopped: bool = False
     guard: threading.Lock = field(default_factory=threading.Lock)
 
@@ -54,6 +55,17 @@ class _Run:
             self.stopped = True
             if self.program is not None:
                 self.program.kill()
+
+    @property
+    def root(self) -> Path:
+        """The workspace's folder, once there is one."""
+        assert self.space is not None  # noqa: S101 - set up before
+        return self.space.root
+
+    def remove(self) -> None:
+        """Remove the workspace, if there is one."""
+        if self.space is not None:
+            self.space.remove()
 
     def begin(self, program: Program) -> Program:
         with self.guard:
@@ -124,14 +136,14 @@ class Builder:
             run = _Run()
             if prepare is None:
                 return await self._thread(lambda: self._whole(run, tree_of(opened_root, files), spec, path), run.stop)
-            space, generated = await self._thread(
-                lambda: self._set_up(tree_of(opened_root, files), spec, path, copy=True), run.stop
-            )
             try:
-                await prepare(space.root, path)
-                return await self._thread(lambda: self._built(run, space, generated, path), run.stop)
+                generated = await self._thread(
+                    lambda: self._set_up(run, tree_of(opened_root, files), spec, path, copy=True), run.stop
+                )
+                await prepare(run.root, path)
+                return await self._thread(lambda: self._built(run, generated, path), run.stop)
             finally:
-                await self._thread(space.remove)
+                await self._thread(run.remove)
 
     async def version(self) -> str:
         """The version of kustomize, such as `v5.8.1`; asked once for as long as the program stays the same.
@@ -159,33 +171,28 @@ class Builder:
             raise
 
     def _whole(self, run: _Run, tree: Tree, spec: KustomizationSpec, path: str) -> list[Object]:
-        space, generated = self._set_up(tree, spec, path, copy=False)
         try:
-            return self._built(run, space, generated, path)
+            return self._built(run, self._set_up(run, tree, spec, path, copy=False), path)
         finally:
-            space.remove()
+            run.remove()
 
-    def _set_up(self, tree: Tree, spec: KustomizationSpec, path: str, *, copy: bool) -> tuple[Workspace, Generated]:
-        """A workspace with all that the build reads."""
+    def _set_up(self, run: _Run, tree: Tree, spec: KustomizationSpec, path: str, *, copy: bool) -> Generated:
+        """Make the workspace, with all that the build reads."""
         generated = generate(tree, path, spec)
         components = spec.components or ()
         found = closure(tree, path, components)
         boundary.check(tree, found, path, components)
-        space = self._workspaces.make()
-        try:
-            paths = tree.files if found.whole else found.files
-            space.folder(path)
-            space.fill(tree.root, (one for one in paths if one != generated.path), copy=copy)
-            space.write(generated.path, generated.content)
-        except BaseException:
-            space.remove()
-            raise
-        return space, generated
+        run.space = space = self._workspaces.make()
+        paths = tree.files if found.whole else found.files
+        space.folder(path)
+        space.fill(tree.root, (one for one in paths if one != generated.path), copy=copy)
+        space.write(generated.path, generated.content)
+        return generated
 
-    def _built(self, run: _Run, space: Workspace, generated: Generated, path: str) -> list[Object]:
+    def _built(self, run: _Run, generated: Generated, path: str) -> list[Object]:
         program, _ = self._program()
         argv = (str(program), *_ARGUMENTS)
-        process = run.begin(Program(argv, space.root / path, space.root, self._allowance, self._able))
+        process = run.begin(Program(argv, run.root / path, run.root, self._allowance, self._able))
         self.processes += 1
         try:
             done = process.run()
@@ -196,7 +203,7 @@ class Builder:
         except OSError as error:
             raise BuildFailed(f"{messages.PREFIX}kustomize cannot be started: {error.strerror}") from None
         if done.status != 0:
-            raise BuildFailed(messages.failure(done.status, done.stderr, str(space.root), path, generated.manifests))
+            raise BuildFailed(messages.failure(done.status, done.stderr, str(run.root), path, generated.manifests))
         return objects_of(done.stdout)
 
     def _program(self) -> tuple[Path, str]:

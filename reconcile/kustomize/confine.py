@@ -38,7 +38,7 @@ class Allowance:
     """
 
     seconds: float = 600.0
-    memory: int = 2 * 1024**3
+    memory: int = 1024**3
     output: int = 256 * 1024**2
 
 

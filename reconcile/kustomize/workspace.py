@@ -17,9 +17,12 @@ import itertools
 import os
 import secrets
 import shutil
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from reconcile.kustomize.failure import BuildFailed
 
 _PRIVATE = 0o700
 
@@ -36,8 +39,14 @@ class Workspace:
         """Show files of `source` here: as hard links, or as copies where links cannot be made or `copy` is set.
 
         Linked files are those of `source`: they may be replaced here, never written.
+
+        Raises:
+            BuildFailed: one of them is no regular file.
+            OSError: one of them is gone, or the disk is full.
         """
         for path in paths:
+            if not stat.S_ISREG((source / path).lstat().st_mode):
+                raise BuildFailed(f"{path} is no regular file")
             self.folder(path.rpartition("/")[0])
             if copy or not self._link(source / path, self.root / path):
                 shutil.copyfile(source / path, self.root / path, follow_symlinks=False)

@@ -308,6 +308,23 @@ async def test_what_prepare_raises_comes_through(builder: Builder, work: Path, t
     assert (remains(work), builder.processes) == ([], 0)
 
 
+async def test_a_build_cancelled_while_it_is_prepared_leaves_nothing(builder: Builder, work: Path, tmp_path: Path) -> None:
+    begun = asyncio.Event()
+
+    async def wait(root: Path, path: str) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    tree = unpacked(tmp_path / "a", A)
+    task = asyncio.create_task(builder.render(tree.root, tree.files, spec_of(), "", prepare=wait))
+    await begun.wait()
+    assert len(remains(work)) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert remains(work) == []
+
+
 # --- processes
 
 
