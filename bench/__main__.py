@@ -1,6 +1,6 @@
 """`python -m bench [NAME …]`: run benchmarks, print a table of each, and keep all figures as JSON in bench/out.
 
-Names: scan, policy, markers, gitops, latency, fleet, bigrepo, build, steady, cluster (needs Go once); all of them without one.
+Names: scan, policy, markers, gitops, latency, fleet, bigrepo, build, steady, artifact, cluster (needs Go once); all without a name.
 """
 
 from __future__ import annotations
