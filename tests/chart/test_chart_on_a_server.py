@@ -223,6 +223,7 @@ SOURCE = expected(
     ("source.toolkit.fluxcd.io", SOURCES, "get list watch patch update"),
     ("source.toolkit.fluxcd.io", tuple(f"{kind}/status" for kind in SOURCES), "get patch update"),
     ("source.toolkit.fluxcd.io", tuple(f"{kind}/finalizers" for kind in SOURCES), "update"),
+    ("source.toolkit.fluxcd.io", ("externalartifacts",), "get list watch"),
     ("", ("secrets", "serviceaccounts", "configmaps"), "get"),
     ("", ("events",), "create patch"),
 )
