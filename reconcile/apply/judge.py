@@ -113,6 +113,7 @@ class Judge:
     ) -> None:
         self._cluster, self._clock, self._terms = cluster, clock, terms
         self._known, self._stamps, self._defined = known, stamps, defined
+        self._unserved: set[tuple[str, str]] = set()
 
     async def judge(self, given: Object) -> Plan:
         """What is to be done with an object; raises Refusal."""
@@ -184,7 +185,11 @@ class Judge:
             try:
                 return await self._cluster.namespaced(reference.api_version, reference.kind)
             except UnknownKind:
-                if reference.group not in self._defined or not left:
+                kind = reference.api_version, reference.kind
+                if reference.group not in self._defined or kind in self._unserved:
+                    raise
+                if not left:
+                    self._unserved.add(kind)  # its other objects need not wait as well
                     raise
             await self._clock.sleep(UNSERVED_WAIT)
         raise AssertionError("the last try returns or raises")

@@ -11,10 +11,12 @@ from reconcile.apply.order import delete_order
 from reconcile.apply.owner import Marks, Owner
 from reconcile.errors import Conflict, Invalid, ReconcileError
 from reconcile.ports.clock import Clock
-from reconcile.ports.cluster import Cluster, ClusterError, Health, NotReady, Object, Propagation, Reference, UnknownKind
+from reconcile.ports.cluster import Cluster, ClusterError, Health, NotReady, Object, Propagation, Reference
 
 GONE_LOOK = 2.0
 """Seconds between two looks whether deleted objects are gone, as Flux has it."""
+LOOKS_AT_ONCE = 8
+"""Objects that are read at the same time."""
 BATCH = 64
 """Objects that are read before the first of them is deleted."""
 
@@ -106,21 +108,26 @@ async def wait_gone(cluster: Cluster, clock: Clock, references: Iterable[Referen
     """
     left = list(dict.fromkeys(references))
     end = clock.monotonic() + timeout
-    while left:
-        behind: list[Health] = []
-        for reference in left:
+    slots = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+    async def look(reference: Reference) -> Health | None:
+        async with slots:
             try:
                 found = await cluster.find(reference)
-            except UnknownKind:
-                continue
             except ReconcileError as error:
-                behind.append(Health(reference, None, server_words(error)))
-                continue
-            if found is not None:
-                behind.append(Health(reference, Summary(Status.TERMINATING, "")))
+                return Health(reference, None, server_words(error))
+            return None if found is None else Health(reference, Summary(Status.TERMINATING, _held(found)))
+
+    while left:
+        behind = [health for health in await asyncio.gather(*map(look, left)) if health is not None]
         left = [health.reference for health in behind]
         wait = min(GONE_LOOK, end - clock.monotonic())
         if left and wait <= 0:
             raise NotReady("timeout waiting for", behind)
         if left:
             await clock.sleep(wait)
+
+
+def _held(found: Object) -> str:
+    finalizers = found["metadata"].get("finalizers") or []
+    return f"has finalizers {', '.join(map(str, finalizers))}" if finalizers else ""

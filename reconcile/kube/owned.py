@@ -143,6 +143,8 @@ class OwnedStamps:
         reflector = self._followed.get((str(found.get("apiVersion")), str(found.get("kind"))))
         if reflector is None or not reflector.synced.is_set() or not reflector.version:
             return
+        if self._namespace and found["metadata"].get("namespace", "") not in {"", self._namespace}:
+            return  # no watch will tell of its end
         if self._selects(found):
             reflector.cache.wrote(found, known=reflector.version)
         elif newer(version_of(found), reflector.version):
