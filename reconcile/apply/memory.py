@@ -11,8 +11,8 @@ from reconcile.apply.owner import Owner
 from reconcile.ports.cluster import Reference
 from reconcile.ports.stamps import Mark, Seen, Sight, digest
 
-MOST_OBJECTS = 200_000
-"""Objects that are remembered in all: about 400 bytes each."""
+MOST_OBJECTS = 100_000
+"""Objects that are remembered in all: about 600 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
