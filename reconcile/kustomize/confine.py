@@ -6,14 +6,16 @@ This is one of two fences that do not rely on each other; the other one is `reco
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
+import select
 import selectors
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -99,7 +101,7 @@ class Program:
                 if self._killed:
                     _kill(process)
             stdout, stderr = _read(process, self.allowance.output, until)
-            process.wait(max(until - time.monotonic(), 0.001))
+            _wait(process, until)
         except subprocess.TimeoutExpired:
             raise TimedOut(f"kustomize took more than {self.allowance.seconds:g} seconds") from None
         finally:
@@ -139,15 +141,32 @@ class Program:
                 result.append(error)
 
         try:
-            thread = threading.Thread(target=start, name="confined", daemon=True)
-            thread.start()
-            thread.join()
+            with _no_collection():
+                thread = threading.Thread(target=start, name="confined", daemon=True)
+                thread.start()
+                thread.join()
         finally:
             os.close(nothing)
         started = result[0]
         if isinstance(started, BaseException):
             raise started
         return started
+
+
+_starting = threading.Lock()
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """The collector runs in whatever thread allocates. Finalizers of others must not run in one that can open no files."""
+    with _starting:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()
 
 
 def environment(folder: Path, allowance: Allowance) -> Mapping[str, str]:
@@ -212,6 +231,19 @@ def _read(process: subprocess.Popen[bytes], limit: int, until: float) -> tuple[b
             if len(err) > 2 * _ERROR_BYTES:
                 del err[_ERROR_BYTES // 2 : len(err) - _ERROR_BYTES // 2]
     return bytes(out), bytes(err)
+
+
+def _wait(process: subprocess.Popen[bytes], until: float) -> None:
+    """Wait for the end without asking again and again, as `Popen.wait` does where it has a timeout."""
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        if not ended.poll(max(until - time.monotonic(), 0) * 1000):
+            raise subprocess.TimeoutExpired(process.args, 0)
+    finally:
+        os.close(descriptor)
+    process.wait()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -388,6 +388,13 @@ async def test_a_build_that_hangs_is_ended_with_all_it_started(work: Path, tmp_p
     builder.close()
 
 
+async def test_a_program_that_says_nothing_more_and_stays_is_ended(work: Path, tmp_path: Path) -> None:
+    builder = pretender(work, tmp_path, "exec >&- 2>&-; sleep 60", allowance=Allowance(seconds=1))
+    with pytest.raises(BuildFailed, match="kustomize build failed: kustomize took more than 1 seconds"):
+        await rendered(builder, unpacked(tmp_path / "a", A))
+    builder.close()
+
+
 async def test_endless_output_is_cut_off(work: Path, tmp_path: Path) -> None:
     builder = pretender(
         work, tmp_path, "while :; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; done", allowance=Allowance(output=9999)

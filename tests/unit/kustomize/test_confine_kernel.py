@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import socket
 import subprocess
@@ -120,6 +121,31 @@ def test_open_files_of_the_service_are_not_inherited(tmp_path: Path) -> None:
         os.close(descriptor)
     assert done.status != 0
     assert done.stdout == b""
+
+
+def test_nobody_elses_finalizers_run_in_the_restricted_thread(tmp_path: Path) -> None:
+    ran_in: list[str] = []
+
+    class Cyclic:
+        def __init__(self) -> None:
+            self.own = self
+
+        def __del__(self) -> None:
+            ran_in.append(threading.current_thread().name)
+
+    before = gc.get_threshold()
+    gc.collect()
+    garbage = [Cyclic() for _ in range(100)]
+    gc.set_threshold(1)
+    try:
+        del garbage
+        Program((str(kustomize()), "version"), tmp_path, tmp_path).run()
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert len(ran_in) == 100
+    assert "confined" not in ran_in
 
 
 def test_a_static_program_needs_no_libraries(tmp_path: Path) -> None:
