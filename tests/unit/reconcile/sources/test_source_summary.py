@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from reconcile.api.conditions import Conditions, put
+from reconcile.sources.base import Chance, jittered
 from reconcile.sources.summary import DECLARED, NEGATIVE, failed, summarize, without_failures
 
 NOW = "2026-01-01T00:00:00Z"
@@ -68,3 +69,14 @@ def test_failures_are_forgotten_but_for_one() -> None:
     assert failed(had)
     assert not failed(without_failures(had))
     assert not failed(None)
+
+
+@pytest.mark.parametrize(("share", "chance", "wanted"), [(0.05, min, 570.0), (0.05, max, 630.0), (0.0, max, 600.0)])
+def test_returns_are_spread_over_a_share_of_the_interval(share: float, chance: Chance, wanted: float) -> None:
+    assert jittered(600.0, share, chance) == wanted
+
+
+def test_returns_are_not_all_the_same() -> None:
+    found = {jittered(600.0, 0.05) for _ in range(50)}
+    assert len(found) > 1
+    assert all(570 <= seconds <= 630 for seconds in found)
