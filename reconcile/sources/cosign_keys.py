@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -183,11 +182,6 @@ def decoded(value: Any, what: str) -> bytes:
         return base64.b64decode(value, validate=True)
     except binascii.Error:
         raise BadSignature(f"the {what} is not base64") from None
-
-
-def sha256(content: bytes) -> bytes:
-    """The digest that `signed_digest` wants."""
-    return hashlib.sha256(content).digest()
 
 
 def _json(raw: bytes, what: str) -> dict[str, Any]:

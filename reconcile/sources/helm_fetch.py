@@ -153,8 +153,9 @@ async def cleaned(raw: BinaryIO, size: int, out: BinaryIO) -> None:
         text = await asyncio.to_thread(lambda: clean(raw.read()).json)
         out.write(text)
         return
+    command = (sys.executable, "-P", "-m", helm_index.__name__)  # -P: nothing of the folder that we happen to be in
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", helm_index.__name__, stdin=raw, stdout=out, stderr=asyncio.subprocess.PIPE, env=_environment()
+        *command, stdin=raw, stdout=out, stderr=asyncio.subprocess.PIPE, env=_environment()
     )
     try:
         async with asyncio.timeout(PARSE_TIME):

@@ -6,6 +6,7 @@ finalizer, no conditions and no artifact, and what it has from another time is c
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class HelmRepositoryReconciler(SourceReconciler):
         self._environment = environment
         self._retry = retry
         self._known: dict[Key, _Known] = {}
+        self._reading = asyncio.Semaphore(1)  # an index of 50 MiB takes half a gigabyte while it is read
 
     def static(self, resource: AnyResource) -> bool:
         """Whether the object is only data: there is nothing to do for it, and nothing of ours may be on it."""
@@ -178,7 +180,8 @@ class HelmRepositoryReconciler(SourceReconciler):
         await work.outdated("NewRevision", f"new index revision '{fetched.revision}'")
         with tempfile.TemporaryFile() as text:
             try:
-                await cleaned(raw, fetched.size, text)
+                async with self._reading:
+                    await cleaned(raw, fetched.size, text)
             except InvalidIndex as error:
                 message = f"failed to load Helm repository from index YAML: {error}"
                 raise work.failed(FETCH_FAILED, Failed("IndexationFailed", message)) from error

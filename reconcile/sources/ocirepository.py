@@ -161,7 +161,7 @@ class OCIRepositoryReconciler(SourceReconciler):
         scratch = await asyncio.to_thread(self._prepared)
         with tempfile.TemporaryFile(dir=scratch) as blob:
             async with pull.step(LAYER_FAILED, f"failed to fetch the layer of artifact '{target.pinned}'"):
-                await self._fetch(client, target, layer, blob)
+                await self._fetch(client, target, layer, blob, float(spec.timeout))
             write = _copier(blob) if copied else _packer(blob, scratch, spec.ignore)
             try:
                 filename = f"{target.digest}.tar.gz"
@@ -170,10 +170,10 @@ class OCIRepositoryReconciler(SourceReconciler):
                 raise (work.failed(FETCH_FAILED, error) if error.reason == LAYER_FAILED else error) from error
         work.run.set(observed_ignore=spec.ignore, observed_layer_selector=selector)
 
-    async def _fetch(self, client: RegistryClient, target: Target, layer: Descriptor, blob: BinaryIO) -> None:
+    async def _fetch(self, client: RegistryClient, target: Target, layer: Descriptor, blob: BinaryIO, timeout: float) -> None:
         if layer.size > self._most_bytes:
             raise LayerError(f"the layer {layer.digest} has {layer.size} bytes, more than the limit of {self._most_bytes}")
-        await client.download(target.repository, layer.digest, blob, limit=self._most_bytes)
+        await client.download(target.repository, layer.digest, blob, limit=self._most_bytes, timeout=max(timeout, 1.0))
 
     def _prepared(self) -> Path:
         """The scratch folder, emptied before its first use."""

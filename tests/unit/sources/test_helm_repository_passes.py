@@ -236,10 +236,27 @@ async def test_a_server_that_cannot_be_reached(world):
 # --- registries
 
 
-async def test_a_repository_of_type_oci_is_only_data(world, site):
+async def test_a_repository_of_type_oci_is_only_data_and_loses_what_it_had(world, site):
+    before = await world.step()
+    path = world.storage.path_of(before.status.artifact)
+    world.sink.take()
+    site.log()
     await world.declare(type="oci", url="oci://host.example/charts")
-    assert world.reconciler.static(await world.get())
+    found = await world.step()
+    assert found.meta.finalizers == []
+    assert (found.status.artifact, found.status.url, found.status.conditions) == (None, None, None)
+    assert not path.exists()
+    writes = world.writes
+    assert await world.step() == found
+    assert world.writes == writes
+    assert site.log() == []
     await world.declare(type="default", url=site.url)
-    assert not world.reconciler.static(await world.get())
-    await world.declare(type=None)
-    assert not world.reconciler.static(await world.get())
+    assert ready(await world.step()).startswith("Ready=True")
+
+
+async def test_a_repository_that_is_oci_from_its_beginning_gets_nothing(world):
+    await world.declare("charts", type="oci", url="oci://host.example/charts")
+    found = await world.step("charts")
+    assert found.meta.finalizers == []
+    assert (found.status.artifact, found.status.conditions) == (None, None)
+    assert world.sink.take() == []
