@@ -13,7 +13,8 @@ from reconcile.kustomize.documents import load_all
 from reconcile.yamlio import YamlError, dump
 
 texts = st.text(
-    st.characters(exclude_categories=["Cs"], min_codepoint=32, exclude_characters="\x7f\ufeff\ufffe\uffff"), max_size=20
+    st.characters(exclude_categories=["Cs"], min_codepoint=32, exclude_characters="\x7f\x85\u2028\u2029\ufeff\ufffe\uffff"),
+    max_size=20,
 )
 values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | texts,

@@ -80,6 +80,7 @@ async def test_texts_survive(builder: Builder, tmp_path: Path) -> None:
         "e": "x" * 5000,
         "f": "tab\tand\\",
         "g": "",
+        "i": "a\u2028c",
         "h": "\n",
     }
     lines = "".join(f"  {key}: {_quoted(value)}\n" for key, value in texts.items())
@@ -89,7 +90,11 @@ async def test_texts_survive(builder: Builder, tmp_path: Path) -> None:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t") + '"'
+    return (
+        '"'
+        + text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\x85", "\\N").replace("\u2028", "\\L")
+        + '"'
+    )
 
 
 async def test_folders_beside_and_above_are_reached(builder: Builder, tmp_path: Path) -> None:
