@@ -52,7 +52,7 @@ class BucketOptions:
         folder: folder of its own, on the disk of the artifacts: for downloads, and for what is known of artifacts.
         limits: bounds of one Bucket.
         concurrent: objects of one Bucket fetched at once.
-        algorithm: of revisions: sha256, sha384, sha512 or sha1.
+        algorithm: of revisions, one of those that artifacts have.
     """
 
     folder: Path

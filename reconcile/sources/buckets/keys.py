@@ -5,9 +5,10 @@ A key is any text to an object store. A file of an artifact has a path that ever
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 
+from reconcile.artifact.digest import hasher
+from reconcile.errors import Invalid
 from reconcile.sources.buckets.client import BucketError
 
 IGNORE_FILE = ".sourceignore"
@@ -77,8 +78,12 @@ def takes_part(key: str) -> bool:
 
 
 def revision(etags: Mapping[str, str], algorithm: str = "sha256") -> str:
-    """`<algorithm>:<hex>` over the lines `<key> <etag>` sorted by key, as Flux's source-controller makes revisions of Buckets."""
-    state = hashlib.new(algorithm)
+    """`<algorithm>:<hex>` over the lines `<key> <etag>` sorted by key, as Flux's source-controller makes revisions of Buckets.
+
+    Raises:
+        Invalid: the algorithm is unknown or not installed.
+    """
+    state = hasher(algorithm)
     for key in sorted(etags):
         state.update(f"{key} {etags[key]}\n".encode("utf-8", "surrogatepass"))
     return f"{algorithm}:{state.hexdigest()}"
@@ -87,9 +92,10 @@ def revision(etags: Mapping[str, str], algorithm: str = "sha256") -> str:
 def same_revision(etags: Mapping[str, str], stored: str) -> bool:
     """Whether `stored` is the revision of these objects, in whichever known algorithm it was made."""
     algorithm, colon, digest = stored.partition(":")
-    if not colon or algorithm not in {"sha256", "sha384", "sha512", "sha1"} or not digest:
+    try:
+        return bool(colon and digest) and revision(etags, algorithm) == stored
+    except Invalid:
         return False
-    return revision(etags, algorithm) == stored
 
 
 def _unusable(key: str, why: str) -> UnusableKey:

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 
+from reconcile.api.meta import Key
 from reconcile.errors import Failed, Stalled
 from reconcile.sources.buckets.keys import revision
 from reconcile.sources.buckets.listing import BucketLimits
@@ -111,10 +113,13 @@ async def test_what_is_known_of_another_artifact_is_no_help(lab: BucketWorld):
     await lab.declare()
     await lab.step()
     (known,) = (lab.work / "known").iterdir()
-    for content in (b"", b"{", b"[]", b'{"digest": "sha256:other", "bucket": "x", "etags": {}}', b'{"etags": {"a": 1}}'):
-        known.write_bytes(content)
+    whole = orjson.loads(known.read_bytes())
+    others = [{**whole, "digest": "sha256:other"}, {**whole, "bucket": "gcp other files"}, {**whole, "etags": {"a": 1}}]
+    for content in (b"", b"{", b"[]", *map(orjson.dumps, others)):
         lab.objects.quiet()
         lab.objects.put("b", "2")
+        before = (await lab.local.get("Bucket", Key("apps", "files"))).status.artifact.digest
+        known.write_bytes(content.replace(whole["digest"].encode(), before.encode()))
         await lab.step()
         assert sorted(lab.objects.asked) == ["a", "b"]
 
@@ -220,8 +225,10 @@ async def test_a_change_that_is_gone_when_it_is_fetched_stores_nothing(lab: Buck
         return False
 
     lab.objects.faults.append(meanwhile)
+    await lab.declare(ignore="*.txt")
     after = await lab.step()
     assert after.status.artifact == before.status.artifact
+    assert after.status.observed_ignore is None
     assert len(lab.events) == 1
     assert [text.partition(" ")[0] for text in conditions(after)] == ["Ready=True", "ArtifactInStorage=True"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import orjson
 import pytest
@@ -17,10 +18,11 @@ from reconcile.errors import Failed, Invalid
 from reconcile.registry.errors import CredentialError
 from reconcile.sources.buckets.azure_entra import application
 from reconcile.sources.buckets.azure_login import account_of, sas, string_to_sign
-from reconcile.sources.buckets.client import BucketError
+from reconcile.sources.buckets.client import BucketError, ObjectMissing
 from reconcile.sources.buckets.trust import AMAZON, AZURE, GOOGLE, belongs_to
 from tests.support.bucket_azure import CLIENT, KEY, SAS, SECRET, TENANT, AzureServer
 from tests.support.bucket_gcs import GcsServer
+from tests.support.bucket_servers import once, status
 from tests.support.bucket_world import NAMESPACE, World, listed, world_of
 
 # --- Google
@@ -80,6 +82,15 @@ async def test_secrets_of_google_that_do_not_fit(google: World, values: dict[str
         async with google.opened():
             pass
     assert caught.value.reason == "AuthenticationFailed"
+
+
+async def test_an_object_whose_content_alone_is_missing_is_missing(google: World, tmp_path: Path):
+    google.store.faults.append(once(status("404 Not Found"), part="alt=media", times=9))
+    async with google.opened() as client:
+        (entry,) = [entry async for page in client.pages("") for entry in page]
+        with pytest.raises(ObjectMissing):
+            await client.fetch(entry, tmp_path / "a", 100)
+    assert (google.store.counts["LOOK"], google.store.counts["GET"]) == (1, 0)
 
 
 # --- Azure
@@ -271,6 +282,11 @@ def test_what_a_shared_key_signs_is_what_azures_documentation_shows():
         "GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:Fri, 26 Jun 2015 23:39:12 GMT\nx-ms-version:2015-02-21\n"
         "/myaccount/mycontainer\ncomp:metadata\nrestype:container\ntimeout:20"
     )
+
+
+def test_several_values_of_a_parameter_are_signed_in_the_order_of_their_texts():
+    url = "https://myaccount.blob.core.windows.net/c?include=snapshots&include=metadata"
+    assert string_to_sign("GET", url, {}, "myaccount").endswith("/myaccount/c\ninclude:metadata,snapshots")
 
 
 def test_the_endpoints_query_goes_with_a_signature_that_says_nothing_else():
