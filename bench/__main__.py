@@ -1,6 +1,7 @@
 """`python -m bench [NAME …]`: run benchmarks, print a table of each, and keep all figures as JSON in bench/out.
 
-Names: scan, policy, markers, gitops, latency, fleet, bigrepo, build, steady, artifact, cluster (needs Go once); all without a name.
+Names: scan, policy, markers, gitops, latency, fleet, bigrepo, build, steady, artifact, cluster (needs Go once); all
+of them without a name.
 """
 
 from __future__ import annotations

@@ -85,6 +85,8 @@ class StorageSettings:
     """Artifacts of one source that are kept at most, the present one among them."""
     digest: str = "sha256"
     """Algorithm of their digests."""
+    helm_index: int = 50 * 1024 * 1024
+    """Bytes of the index of a chart repository."""
     jitter: float = 0.05
     """Part of an interval by which it may be longer or shorter, so that objects made together do not stay together."""
 

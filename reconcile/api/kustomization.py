@@ -186,9 +186,9 @@ class KustomizationSpec(CommonSpec):
 
     def all_patches(self) -> list[Patch]:
         """Every patch in the form of `patches`, in the order that kustomize applies the three lists in."""
-        merges = [Patch(patch=json.dumps(merge)) for merge in self.patches_strategic_merge or ()]
+        merges = [Patch(patch=json.dumps(merge, ensure_ascii=False)) for merge in self.patches_strategic_merge or ()]
         operations = [
-            Patch(patch=json.dumps([_operation(one) for one in entry.patch]), target=entry.target)
+            Patch(patch=json.dumps([_operation(one) for one in entry.patch], ensure_ascii=False), target=entry.target)
             for entry in self.patches_json6902 or ()
         ]
         return [*merges, *(self.patches or ()), *operations]

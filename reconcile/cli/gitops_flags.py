@@ -15,7 +15,7 @@ from reconcile.settings import ApplySettings, StorageSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DIGESTS = ("sha256", "sha384", "sha512", "sha1")
+DIGESTS = ("sha256", "sha384", "sha512", "sha1", "blake3")
 
 _ENVIRONMENT_ADDRESS = "STORAGE_ADV_ADDR"
 _ACCEPTED = "Accepted from upstream's deployments, without effect."
@@ -38,6 +38,13 @@ def storage_options(command: Command) -> Command:
         ),
         click.option(
             "--artifact-digest-algo", type=click.Choice(DIGESTS), default=defaults.digest, show_default=True, help="Digests."
+        ),
+        click.option(
+            "--helm-index-max-size",
+            type=click.IntRange(1),
+            default=defaults.helm_index,
+            show_default=True,
+            help="Bytes of the index of a chart repository.",
         ),
         click.option(
             "--interval-jitter-percentage",
@@ -89,6 +96,7 @@ def storage_settings(options: Mapping[str, Any]) -> StorageSettings:
         retention_ttl=options.get("artifact_retention_ttl", defaults.retention_ttl),
         retention_records=options.get("artifact_retention_records", defaults.retention_records),
         digest=options.get("artifact_digest_algo", defaults.digest),
+        helm_index=options.get("helm_index_max_size", defaults.helm_index),
         jitter=options.get("interval_jitter_percentage", 100 * defaults.jitter) / 100,
     )
 

@@ -34,9 +34,7 @@ class Deletion:
                 listed = "\n".join(map(str, references))
                 self._tell(resource, EventType.WARNING, f"unable to prune objects: \n{listed}")
                 return
-            changes = await self._tools.applier(target).prune(
-                references, owner=Owner(resource.key.name, resource.key.namespace)
-            )
+            changes = await self._tools.applier(target).prune(references, owner=Owner(resource.key.name, resource.key.namespace))
         except ReconcileError as error:
             self._tell(resource, EventType.WARNING, f"pruning for deleted resource failed: {error}")
             raise

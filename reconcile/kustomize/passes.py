@@ -23,6 +23,7 @@ from reconcile.apply.prepare import prepared
 from reconcile.artifact.errors import ArtifactMissing, FetchError
 from reconcile.artifact.fetch import Opened
 from reconcile.errors import Failed, ReconcileError, Waiting
+from reconcile.kustomize.decrypt import EncryptedSecret
 from reconcile.kustomize.failure import BuildFailed, PathNotFound
 from reconcile.kustomize.history import Snapshot, with_snapshot
 from reconcile.kustomize.inputs import Surround, configs, digest, versions
@@ -128,6 +129,8 @@ class Pass:
             objects = await self.tools.renderer.render(self.resource, opened, self.tools.age_secret)
         except BuildFailed as error:
             raise self._failed("BuildFailed", str(error)) from error
+        except EncryptedSecret as error:
+            raise self._failed(FAILED, str(error)) from error
         raw = await asyncio.to_thread(lambda: orjson.dumps(objects, option=orjson.OPT_SORT_KEYS))
         return Built(objects, "sha256:" + hashlib.sha256(raw).hexdigest())
 

@@ -41,6 +41,8 @@ class Tools:
     """Share of an interval by which it may be longer or shorter."""
     strict: bool
     """Whether a variable that is not set is an error."""
+    migrate: bool
+    """Whether field managers of old API versions are written anew before an apply."""
     fail_fast: bool
     """Whether a wait for health ends with the first failure."""
 
@@ -58,6 +60,7 @@ class Tools:
             concurrent=self.settings.concurrent,
             override_managers=self.settings.override_managers,
             custom_stages=parse_kinds(",".join(self.settings.custom_stages)),
+            migrate=self.migrate,
             memory=self.memory if target.local else None,
             stamps=self.stamps if target.local else None,
         )

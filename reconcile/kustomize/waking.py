@@ -1,4 +1,4 @@
-"""What wakes a Kustomization besides its own spec and interval: its source, what it depends on, the configuration that it reads."""
+"""What wakes a Kustomization besides its own spec and interval: its source, its dependencies, the configuration that it reads."""
 
 from __future__ import annotations
 
@@ -34,15 +34,18 @@ class Waking:
         )
         self.readers: Referrers[Reference] = Referrers(configs)
         self._moved_on: dict[Key, asyncio.Event] = {}
+        self._by_source: set[Key] = set()
         self._asking: set[asyncio.Task[None]] = set()
 
     def note(self, change: Change) -> None:
         """Take over a change of a Kustomization."""
         for index in (self.sources, self.dependants, self.readers):
             index.note(change)
-        if change.type is ChangeType.DELETED or change.new.meta.deletion_timestamp:
-            self._interrupt(change.new.key)
-        elif change.old is not None and change.old.meta.generation != change.new.meta.generation:
+        if (
+            change.type is ChangeType.DELETED
+            or change.new.meta.deletion_timestamp
+            or (change.old is not None and change.old.meta.generation != change.new.meta.generation)
+        ):
             self._interrupt(change.new.key)
 
     # --- waiting that may end early
@@ -55,6 +58,11 @@ class Waking:
     def end(self, key: Key) -> None:
         """The pass is over."""
         self._moved_on.pop(key, None)
+        self._by_source.discard(key)
+
+    def by_source(self, key: Key) -> bool:
+        """Whether it is the source that has moved on."""
+        return key in self._by_source
 
     def _interrupt(self, key: Key) -> None:
         waiting = self._moved_on.get(key)
@@ -78,6 +86,8 @@ class Waking:
             if change.old is None and _has_tried(resource, new.revision):
                 continue
             found[key] = resource
+            if key in self._moved_on:
+                self._by_source.add(key)
             self._interrupt(key)
         return in_order(found)
 

@@ -310,6 +310,8 @@ class LocalStore:
 
     def emit(self, event: Event) -> None:
         """Keep an event beside the objects; never blocks and never raises."""
+        if event.type is EventType.POSTED:
+            return
         if len(self._tasks) >= MAX_EVENTS_WAITING:
             log.error("too many events at once: one is dropped", kind=event.resource.kind, reason=event.reason)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -19,6 +20,10 @@ class BackOff:
         return min(self.least * float(2**doublings), self.greatest)
 
 
-def jittered(seconds: float, share: float) -> float:
-    """`seconds`, longer or shorter by at most this share, evenly spread: what was made together does not stay together."""
-    return seconds * (1.0 + random.uniform(-share, share))  # noqa: S311 - not a secret
+Chance = Callable[[float, float], float]
+"""A number between two, each as likely as any other."""
+
+
+def jittered(seconds: float, share: float, chance: Chance = random.uniform) -> float:
+    """`seconds` more or less, evenly spread over `share` of it in both directions: what was made together does not stay so."""
+    return seconds + chance(-seconds * share, seconds * share) if share else seconds

@@ -6,7 +6,6 @@ damaged; then the kind does its work and, where there is news, stores a new arti
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from reconcile.errors import Failed, ReasonedError, ReconcileError
 from reconcile.ports.events import EventType
 from reconcile.ports.store import Store
 from reconcile.redact import redact
+from reconcile.runtime.backoff import jittered
 from reconcile.runtime.outcome import Success
 from reconcile.runtime.run import Reconciler, Run
 from reconcile.runtime.telling import Teller
@@ -39,7 +39,6 @@ REVISION, DIGEST = f"{GROUP}/revision", f"{GROUP}/digest"
 """Metadata of events about an artifact."""
 
 ErrorT = TypeVar("ErrorT", bound=ReasonedError)
-Chance = Callable[[float, float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,6 @@ class SourceTools:
     """Share of an interval by which a return may come earlier or later, so that many objects do not come at once."""
     requeue_dependency: float = 30.0
     """How long to wait for an object that is not ready."""
-
-
-def jittered(seconds: float, share: float, chance: Chance = random.uniform) -> float:
-    """`seconds` more or less, evenly spread over `share` of it in both directions."""
-    return seconds + chance(-seconds * share, seconds * share) if share else seconds
 
 
 class SourcePass:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
@@ -9,6 +10,7 @@ from reconcile.api.kustomization import CONTROLLER, KUSTOMIZATION
 from reconcile.api.source import BUCKET, EXTERNAL_ARTIFACT, GIT_REPOSITORY, OCI_REPOSITORY
 from reconcile.app import Core, Registry
 from reconcile.apply.memory import Memory
+from reconcile.artifact.download import local_addresses
 from reconcile.artifact.fetch import Artifacts
 from reconcile.kustomize.controller import KustomizationReconciler
 from reconcile.kustomize.rendering import Renderer
@@ -39,7 +41,9 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
     woken: list[Controller] = []
     waking = Waking(core.store, core.objects, lambda key: woken[0].add(key), settings.apply.watch_configs)
     strict = gates["StrictPostBuildSubstitutions"]
-    artifacts = Artifacts(core.storage, core.state / "unpacked", core.clock, retries=settings.apply.http_retry)
+    rewrite = local_addresses(os.environ)
+    folder = core.state / "unpacked"
+    artifacts = Artifacts(core.storage, folder, core.clock, retries=settings.apply.http_retry, rewrite=rewrite)
     async with aclosing(artifacts), Renderer.opened(core.store, core.objects, core.state / "builds", strict=strict) as renderer:
         tools = Tools(
             store=core.store,
@@ -56,6 +60,7 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
             requeue=settings.retry.requeue_dependency,
             jitter=settings.storage.jitter,
             strict=strict,
+            migrate=gates["MigrateAPIVersion"],
             fail_fast=not gates["DisableFailFastBehavior"],
         )
         finder = SourceFinder(

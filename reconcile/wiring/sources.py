@@ -21,6 +21,8 @@ from reconcile.runtime.telling import Teller
 from reconcile.sources.base import SourceTools
 from reconcile.sources.bucket import BucketOptions, BucketReconciler
 from reconcile.sources.buckets.access import BucketAccess
+from reconcile.sources.buckets.logins import Logins
+from reconcile.sources.git_logins import default_logins
 from reconcile.sources.gitrepository import GitRepositoryReconciler
 from reconcile.sources.helmrepository import HelmRepositoryReconciler
 from reconcile.sources.ocirepository import OCIRepositoryReconciler
@@ -53,11 +55,13 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         )
         pool = ClientPool(clock=core.clock)
         stack.push_async_callback(pool.close)
-        git = GitRepositoryReconciler(tools, core.mirrors)
+        git = GitRepositoryReconciler(tools, core.mirrors, logins=default_logins(core.clock))
         stack.callback(git.close)
         oci = OCIRepositoryReconciler(tools, RegistryAccess(core.store, pool), core.state / "unpacking")
-        helm = HelmRepositoryReconciler(tools)
-        bucket = BucketReconciler(tools, BucketAccess(core.store, clock=core.clock), BucketOptions(core.state / "buckets"))
+        helm = HelmRepositoryReconciler(tools, most_bytes=core.settings.storage.helm_index)
+        access = BucketAccess(core.store, logins=Logins(clock=core.clock), clock=core.clock)
+        options = BucketOptions(core.state / "buckets", algorithm=core.settings.storage.digest)
+        bucket = BucketReconciler(tools, access, options)
         workers = core.settings.concurrent
         gits = Controller(git, core.around, name=CONTROLLER, workers=workers, watches={git.kind: git.on_repository})
         gits.notes.append(git.repositories.note)

@@ -10,7 +10,13 @@ from reconcile.settings import GATES, Settings, parse_gates
 
 def test_no_text_means_the_defaults_of_upstream() -> None:
     assert parse_gates("") == GATES == Settings().gates
-    assert [name for name, value in GATES.items() if value] == ["GitForcePushBranch", "GitShallowClone", "GitAllBranchReferences"]
+    assert [name for name, value in GATES.items() if value] == [
+        "GitForcePushBranch",
+        "GitShallowClone",
+        "GitAllBranchReferences",
+        "DisableStatusPollerCache",
+        "StrictPostBuildSubstitutions",
+    ]
 
 
 def test_gates_are_set_by_name() -> None:
@@ -22,7 +28,7 @@ def test_gates_are_set_by_name() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Nothing=true", "unrecognized feature gate: Nothing; known are CacheSecretsAndConfigMaps, "),
+        ("Nothing=true", "unrecognized feature gate: Nothing; known are AdditiveCELDependencyCheck, "),
         ("GitShallowClone", "invalid value of GitShallowClone: ''; write GitShallowClone=true or GitShallowClone=false"),
         ("GitShallowClone=1", "invalid value of GitShallowClone: '1'; write"),
     ],

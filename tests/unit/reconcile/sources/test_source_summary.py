@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from reconcile.api.conditions import Conditions, put
-from reconcile.sources.base import Chance, jittered
+from reconcile.runtime.backoff import Chance, jittered
 from reconcile.sources.summary import DECLARED, NEGATIVE, failed, summarize, without_failures
 
 NOW = "2026-01-01T00:00:00Z"
