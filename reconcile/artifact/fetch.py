@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -22,7 +22,7 @@ from reconcile.api.source import Artifact
 from reconcile.artifact.archive import Index, Limits, unpack
 from reconcile.artifact.digest import parse_digest
 from reconcile.artifact.download import Downloader, Rewrite
-from reconcile.artifact.errors import ArchiveError, FetchError, StorageError
+from reconcile.artifact.errors import ArchiveError, ArtifactMissing, FetchError, StorageError
 from reconcile.artifact.rooted import LOCK_SUFFIX, try_lock
 from reconcile.artifact.storage import Storage
 from reconcile.errors import Invalid
@@ -238,6 +238,10 @@ class Artifacts:
         path = storage.own_path(artifact.url) if storage is not None else None
         if storage is not None and path is not None:
             return await self._threads.run(lambda: storage.open_verified(path, artifact.digest))
+        if storage is not None:
+            # After a restart under another address its object may still name the one before, where nobody answers any more.
+            with suppress(ArtifactMissing, StorageError, Invalid):
+                return await self._threads.run(lambda: storage.open_verified(artifact.path, artifact.digest))
         file = cast(BinaryIO, tempfile.TemporaryFile(dir=home.path))  # noqa: SIM115 - the caller closes it; it never has a name
         try:
             await self._downloader.download(artifact, file)

@@ -385,6 +385,22 @@ async def test_what_our_own_storage_holds_is_read_from_the_disk(tmp_path: Path, 
     storage.close()
 
 
+async def test_our_own_artifact_under_an_address_of_before_is_read_from_the_disk(
+    tmp_path: Path, shop: Shop, clock: Hasty
+) -> None:
+    storage = Storage(tmp_path / "data", clock, host="new.invalid")
+    artifacts = Artifacts(storage, tmp_path / "work", clock)
+    made = (await stored(storage)).model_copy(update={"url": "http://old.invalid/gone.tar.gz"})
+    await _root(artifacts, made)
+    assert clock.slept == []
+    foreign = sell(shop, packed({"other": b"1"}), path=made.path)  # only the digest says what is the same
+    async with artifacts.opened(foreign) as opened:
+        assert list(opened.files) == ["other"]
+    assert shop.requests == [made.path]
+    await artifacts.aclose()
+    storage.close()
+
+
 async def test_a_file_of_our_storage_that_was_changed_is_noticed(tmp_path: Path, clock: Hasty) -> None:
     storage = Storage(tmp_path / "data", clock, host="nobody.invalid")
     artifacts = Artifacts(storage, tmp_path / "work", clock)
