@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from imagebot.api import AUTOMATION, IMAGE_POLICY, IMAGE_REPOSITORY, IMAGE_UPDATE_AUTOMATION, REFLECTOR
 from imagebot.bot.controller import ImageUpdateAutomationReconciler
 from imagebot.bot.source import Sources
+from imagebot.bot.traces import Pushes
 from imagebot.cli import commands
 from imagebot.policy.controller import ImagePolicyReconciler
 from imagebot.scan.access import Access
@@ -71,6 +72,9 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
             watches={"GitRepository": update.on_repository, "ImagePolicy": update.on_policy},
         )
         updates.notes.append(update.dependants.note)
+        pushes = Pushes()
+        updates.notes.append(pushes.note)
+        core.bus.lookup = pushes.traces
         try:
             yield [scans, policies, updates]
         finally:

@@ -181,7 +181,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
         run.set(last_push_commit=written.commit, last_push_time=timestamp(self.clock.now()))
         traces = tuple(sorted(trace_of(ref.name, ref.tag) for ref in _brought(refs, update)))
         log.info("pushed", commit=written.commit, trace=list(traces))
-        self._bus.pushed(Pushed(mirror.url, source.push_branch, written.commit, traces))
+        self._bus.pushed(Pushed(mirror.url, source.push_branch, written.commit, traces, written.head))
         summary = f"pushed commit '{written.commit[:7]}' to branch '{source.push_branch}'"
         if source.refspec is not None:
             summary += f" and refspecs '{source.refspec[0]}'"

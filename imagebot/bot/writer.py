@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imagebot.bot.source import Source
 from reconcile.errors import TimedOut
@@ -56,6 +56,8 @@ class Written:
     ground: Ground
     commit: str | None
     message: str
+    head: str = ""
+    """The commit that the branch was moved to, which has those of all who pushed together; empty: it was not moved."""
 
 
 @dataclass(slots=True)
@@ -162,7 +164,7 @@ class _Writer:
                 continue
             for job, written in results:
                 if not job.future.done():
-                    job.future.set_result(written)
+                    job.future.set_result(replace(written, head=top or ""))
             return
         raise TimedOut(f"gave up on {self._branch}")
 

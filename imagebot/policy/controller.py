@@ -27,6 +27,7 @@ from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, NotFound, ReconcileError, Stalled, Waiting
 from reconcile.ports.store import Change, ChangeType, Store
+from reconcile.runtime.bus import trace_of
 from reconcile.runtime.index import Dependants
 from reconcile.runtime.logs import get_logger
 from reconcile.runtime.outcome import Pending, Success
@@ -162,6 +163,7 @@ class ImagePolicyReconciler(Reconciler):
             run.set(observed_previous_ref=previous)
         if latest != ref:
             run.set(latest_ref=ref)
+            log.info("chose tag", image=ref.name, tag=ref.tag, trace=[trace_of(ref.name, ref.tag)])
         message = f"Latest image tag for {ref.name} resolved to {ref.tag}"
         if ref.digest:
             message += f" with digest {ref.digest}"

@@ -29,8 +29,6 @@ from reconcile.runtime.run import Reconciler, Run
 KIND = "Kustomization"
 TERMINAL = "Reconciliation failed terminally due to configuration error: terminal error: "
 """What upstream puts before what nothing but an edit of the spec mends."""
-TRACE = "imagebot.dev/trace"
-"""Key of an event's metadata with the trace ids of the images that a revision brought."""
 
 
 class KustomizationReconciler(Reconciler):
@@ -55,7 +53,7 @@ class KustomizationReconciler(Reconciler):
         readers = self._readers(resource)
         self._refuse_identity(resource)
         given = await self._finder.find(resource, times.retry)
-        run.metadata = self._metadata(given)
+        run.metadata = {**given.metadata(), **self._bus.metadata(given.revision, given.origin)}
         await self._require_dependencies(resource, given)
         return await Pass(self._tools, run, given, times, readers).go()
 
@@ -90,11 +88,6 @@ class KustomizationReconciler(Reconciler):
                 "ObjectLevelWorkloadIdentity feature gate in the controller"
             )
             raise Stalled("FeatureGateDisabled", text, observed=False)
-
-    def _metadata(self, given: Input) -> Mapping[str, str]:
-        commit = given.revision.rpartition(":")[2]
-        traces = self._bus.traces(commit) or self._bus.traces((given.origin or "").rpartition(":")[2])
-        return {**given.metadata(), TRACE: ",".join(traces)} if traces else given.metadata()
 
     async def _require_dependencies(self, resource: AnyResource, given: Input) -> None:
         additive = self._gates["AdditiveCELDependencyCheck"]

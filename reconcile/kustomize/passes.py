@@ -34,8 +34,12 @@ from reconcile.kustomize.tools import Tools
 from reconcile.ports.cluster import Healthy, Object, Reference
 from reconcile.ports.events import EventType
 from reconcile.runtime.backoff import jittered
+from reconcile.runtime.bus import traced
+from reconcile.runtime.logs import get_logger
 from reconcile.runtime.outcome import Success
 from reconcile.runtime.run import Run
+
+log = get_logger("kustomize")
 
 HEALTHY = "Healthy"
 SUCCEEDED = "ReconciliationSucceeded"
@@ -333,7 +337,9 @@ class Pass:
     def _tell(self, changes: ChangeSet, actions: Collection[Action]) -> None:
         lines = changes.lines(actions)
         if lines:
-            self.run.tell(EventType.NORMAL, cond.PROGRESSING, "\n".join(lines))
+            text = "\n".join(lines)
+            log.info("objects changed", revision=self.given.revision, objects=text, **traced(self.run.metadata))
+            self.run.tell(EventType.NORMAL, cond.PROGRESSING, text)
         put_back = [f"{change.reference}: {', '.join(_by_whom(one) for one in change.drift)}" for change in changes.drifted]
         if put_back:
             self.run.tell(

@@ -17,6 +17,7 @@ from reconcile.errors import Conflict, NotFound, ReconcileError
 from reconcile.ports.clock import timestamp
 from reconcile.ports.events import EventType
 from reconcile.runtime import outcome as results
+from reconcile.runtime.bus import traced
 from reconcile.runtime.logs import get_logger
 from reconcile.runtime.loop import KeyedLoop, Mapper, Surroundings, light, unless_stopped
 from reconcile.runtime.outcome import Outcome, Pending, Success, Verdict
@@ -217,8 +218,8 @@ class Controller(KeyedLoop):
         news = old is not None and old.message != cond.cut(outcome.message) and not outcome.quiet
         if outcome.event is not None or recovered or news:
             text = outcome.event if outcome.event is not None else outcome.message
-            log.info(text.partition("\n")[0])
             metadata = {**run.metadata, **outcome.metadata}
+            log.info(text.partition("\n")[0], **traced(metadata))
             self._teller.tell(before, EventType(outcome.event_type), outcome.event_reason or outcome.reason, text, metadata)
         elif run.requested and outcome.trace:
             self._teller.tell(before, EventType.TRACE, cond.SUCCEEDED, outcome.trace, {})

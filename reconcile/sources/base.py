@@ -21,6 +21,7 @@ from reconcile.ports.events import EventType
 from reconcile.ports.store import Store
 from reconcile.redact import redact
 from reconcile.runtime.backoff import jittered
+from reconcile.runtime.bus import Bus
 from reconcile.runtime.outcome import Success
 from reconcile.runtime.run import Reconciler, Run
 from reconcile.runtime.telling import Teller
@@ -52,6 +53,8 @@ class SourceTools:
     gates: Mapping[str, bool] = field(default_factory=dict)
     jitter: float = 0.05
     """Share of an interval by which a return may come earlier or later, so that many objects do not come at once."""
+    bus: Bus = field(default_factory=Bus)
+    """Knows which images our own commits brought."""
     requeue_dependency: float = 30.0
     """How long to wait for an object that is not ready."""
 
@@ -233,7 +236,7 @@ class SourcePass:
             event=told if new or recovered else None,
             event_reason="NewArtifact" if new else cond.SUCCEEDED,
             quiet=True,
-            metadata={REVISION: artifact.revision, DIGEST: artifact.digest},
+            metadata={REVISION: artifact.revision, DIGEST: artifact.digest, **self._tools.bus.metadata(artifact.revision)},
         )
 
 

@@ -50,6 +50,7 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
             core.storage,
             Teller(core.events, core.metrics, CONTROLLER),
             core.settings.gates,
+            bus=core.bus,
             jitter=core.settings.storage.jitter,
             requeue_dependency=core.settings.retry.requeue_dependency,
         )

@@ -61,3 +61,20 @@ async def test_who_comes_during_a_push_that_is_refused_is_not_refused() -> None:
         await first
     assert (await second).commit == "b" * 40
     assert mirror.pushed == ["b" * 40]
+
+
+async def test_commits_that_go_out_together_know_where_the_branch_ended_up() -> None:
+    mirror, writers = Refusing(), Writers(lambda: None)
+    mirror.pushing.set()
+    source = Source("http://git.example/a.git", ANONYMOUS, 1.0, Reference(branch="main"), "main", None, (), None)
+
+    async def write(commit: str | None) -> Written:
+        async def build(_: Ground) -> Built:
+            return Built(commit, "m")
+
+        return await writers.write(mirror, source, build)  # type: ignore[arg-type]
+
+    first, second, idle = await asyncio.gather(write("a" * 40), write("b" * 40), write(None))
+    assert (first.commit, second.commit, idle.commit) == ("a" * 40, "b" * 40, None)
+    assert {each.head for each in (first, second, idle)} == {"b" * 40}
+    assert mirror.pushed == ["b" * 40]
