@@ -1,8 +1,17 @@
 # syntax=docker/dockerfile:1
-# Two stages: the first resolves nothing, it installs what requirements.lock names by hash and the wheel of this tree; the second
-# has no compiler, no pip and no shell scripts of ours. Runs as a number, with a read-only root: state belongs on a volume at /data,
+# Three stages: the first builds the programs that Kustomizations need, at the versions that the tests use; the second resolves
+# nothing, it installs what requirements.lock names by hash and the wheel of this tree; the third has no compiler, no pip and no
+# shell scripts of ours. Runs as a number, with a read-only root: state belongs on a volume at /data,
 # short-lived files (keys while they sign, TLS pairs while they load) go to /tmp, for which a tmpfs or emptyDir in memory is right.
 ARG PYTHON=3.11.11-slim-bookworm
+ARG GO=1.26-bookworm
+
+FROM golang:${GO} AS programs
+# Static, so that they run confined: without a loader and libraries to read. The Go module proxy's checksums are checked.
+ENV CGO_ENABLED=0 \
+    GOBIN=/programs
+RUN go install -trimpath -ldflags "-s -w" sigs.k8s.io/kustomize/kustomize/v5@v5.8.1 \
+    && go install -trimpath -ldflags "-s -w" github.com/getsops/sops/v3/cmd/sops@v3.13.3
 
 FROM python:${PYTHON} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -29,7 +38,7 @@ FROM python:${PYTHON}
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="imagebot" \
-      org.opencontainers.image.description="From a pushed image to a signed commit: image automation as Flux does it, with or without a cluster" \
+      org.opencontainers.image.description="From a pushed image to a signed commit, a deployed workload and shifted traffic, as Flux and Flagger do it" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.source="https://github.com/imagebot/imagebot" \
       org.opencontainers.image.documentation="https://github.com/imagebot/imagebot/tree/main/docs" \
@@ -45,6 +54,7 @@ RUN apt-get update \
     && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /data --shell /usr/sbin/nologin imagebot \
     && install --directory --owner=65532 --group=65532 --mode=0700 /data \
     && install --directory --owner=65532 --group=65532 --mode=0755 /manifests
+COPY --from=programs /programs/kustomize /programs/sops /usr/local/bin/
 COPY --from=build /opt/imagebot /opt/imagebot
 ENV PATH=/opt/imagebot/bin:$PATH \
     HOME=/data \
@@ -58,7 +68,7 @@ ENV PATH=/opt/imagebot/bin:$PATH \
 USER 65532:65532
 WORKDIR /manifests
 VOLUME /data
-EXPOSE 9440
+EXPOSE 9440 9090
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9440/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM

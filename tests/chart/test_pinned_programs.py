@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import programs
-from tests.support.controlplane_build import KUBERNETES, Unavailable
+from tests.support.controlplane_build import KUBERNETES, REPOSITORY, Unavailable
 from tests.support.programs import PROGRAMS, find_program
 
 FAKE_GO = """#!/bin/sh
@@ -67,3 +67,9 @@ def test_without_go_the_reason_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match=r"^needs go: .* to build helm v3"):
         find_program("helm")
+
+
+@pytest.mark.parametrize("name", ["kustomize", "sops"])
+def test_the_image_has_the_versions_that_are_tested(name: str) -> None:
+    program = PROGRAMS[name]
+    assert f"{program.package}@{program.version} " in (REPOSITORY / "Dockerfile").read_text().replace("\n", " ")
