@@ -204,17 +204,20 @@ class Artifacts:
             self._release(task.result())
 
     async def _fetch(self, key: str, artifact: Artifact) -> _Tree:
-        """Fetch and unpack; the tree comes with one use, which keeps it until those who wait have theirs."""
-        async with self._slots:
-            try:
-                home = await self._settled()
-                place = home.next()
-                index = await self._unpacked(artifact, home, place)
-            except (OSError, StorageError) as error:
-                what = error.strerror if isinstance(error, OSError) else error
-                raise FetchError(f"cannot unpack artifact {artifact.path!r}: {what}", temporary=True) from error
-            except ArchiveError as error:
-                raise FetchError(f"cannot unpack artifact {artifact.path!r}: {error}") from error
+        """Fetch and unpack; the tree comes with one use, which keeps it until those who wait have theirs.
+
+        Only the unpacking waits for its turn: a server that sends next to nothing holds up nobody but those who ask it.
+        """
+        try:
+            home = await self._settled()
+            place = home.next()
+            file = await self._source(artifact, home)
+            index = await self._unpacked(file, place)
+        except (OSError, StorageError) as error:
+            what = error.strerror if isinstance(error, OSError) else error
+            raise FetchError(f"cannot unpack artifact {artifact.path!r}: {what}", temporary=True) from error
+        except ArchiveError as error:
+            raise FetchError(f"cannot unpack artifact {artifact.path!r}: {error}") from error
         tree = self._trees.get(key)
         if tree is None:
             tree = self._trees[key] = _Tree(key, Opened(place, index.files), index.size)
@@ -223,14 +226,22 @@ class Artifacts:
         tree.users += 1
         return tree
 
-    async def _unpacked(self, artifact: Artifact, home: _Home, place: Path) -> Index:
-        file = await self._source(artifact, home)
-        work = self._tracked(self._threads.run(lambda: _unpack(file, place, self._limits)))
+    async def _unpacked(self, file: BinaryIO, place: Path) -> Index:
+        """Unpack a file, which is closed then."""
         try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            work.add_done_callback(lambda done: self._abandon(done, place))  # the thread goes on for now
+            await self._slots.acquire()
+        except BaseException:
+            file.close()
             raise
+        try:
+            work = self._tracked(self._threads.run(lambda: _unpack(file, place, self._limits)))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                work.add_done_callback(lambda done: self._abandon(done, place))  # the thread goes on for now
+                raise
+        finally:
+            self._slots.release()
 
     async def _source(self, artifact: Artifact, home: _Home) -> BinaryIO:
         """The file of an artifact, verified: from our storage or from its server."""

@@ -118,6 +118,28 @@ async def test_an_address_that_hangs_holds_nobody_up_who_knows_a_better_one(
     assert len(left(tmp_path / "work")) == 1
 
 
+async def test_many_addresses_that_hang_hold_up_only_those_who_ask_them(artifacts: Artifacts, shop: Shop) -> None:
+    hanging, never = [f"slow/{number}.tar.gz" for number in range(20)], asyncio.Event()
+
+    async def hang(path: str) -> None:
+        if path in hanging:
+            await never.wait()
+
+    shop.before = hang
+    other = packed({"other.yaml": b"a: 1\n"})
+    waiting = [asyncio.create_task(_root(artifacts, shop.artifact(path, digest(path.encode())))) for path in hanging]
+    async with asyncio.timeout(20):
+        while len(shop.requests) < len(hanging):
+            await asyncio.sleep(0.01)
+        async with artifacts.opened(sell(shop, other, "quick.tar.gz")) as opened:
+            assert tree(opened.root) == {"other.yaml": b"a: 1\n"}
+    assert not any(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
+    never.set()
+    assert all(isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*waiting, return_exceptions=True))
+
+
 async def _root(artifacts: Artifacts, artifact: Artifact) -> Path:
     async with artifacts.opened(artifact) as opened:
         assert tree(opened.root) == FILES
