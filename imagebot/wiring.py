@@ -72,7 +72,7 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
             watches={"GitRepository": update.on_repository, "ImagePolicy": update.on_policy},
         )
         updates.notes.append(update.dependants.note)
-        pushes = Pushes()
+        pushes = Pushes(store)
         updates.notes.append(pushes.note)
         core.bus.lookup = pushes.traces
         try:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
-from reconcile.ports.store import Change, ChangeType
+from reconcile.errors import ReconcileError
+from reconcile.ports.store import Change, ChangeType, Store
 from reconcile.runtime.bus import trace_of
 from reconcile.runtime.index import Referrers
+
+KIND = "ImageUpdateAutomation"
+PATIENCE = 5.0
+"""Seconds that the first question may wait for the list of automations: a trace is worth no more."""
 
 
 class Pushes:
@@ -15,9 +22,11 @@ class Pushes:
     A status does not say which of its images a commit changed, so all those count that the automation had put in place.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._by_commit: Referrers[str] = Referrers(_commit)
         self._traces: dict[Key, tuple[str, ...]] = {}
+        self._begun = False
 
     def note(self, change: Change) -> None:
         """Take over a change of an automation."""
@@ -28,9 +37,23 @@ class Pushes:
         else:
             self._traces[key] = tuple(trace_of(ref.name, ref.tag) for ref in observed.values())
 
-    def traces(self, commit: str) -> tuple[str, ...]:
+    async def traces(self, commit: str) -> tuple[str, ...]:
         """Trace ids of a commit, ordered; none where no automation has pushed it last."""
+        if not self._begun:
+            await self._begin()
         return tuple(sorted({trace for key in self._by_commit.of(commit) for trace in self._traces.get(key, ())}))
+
+    async def _begin(self) -> None:
+        """See what there was at the start: others may ask before they have been told of."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found = await self._store.list(KIND)
+        except (ReconcileError, TimeoutError):
+            found = ()
+        if not self._begun:
+            self._begun = True
+            for each in found:
+                self.note(Change(ChangeType.ADDED, None, each))
 
 
 def _commit(resource: AnyResource) -> list[str]:

@@ -53,7 +53,7 @@ class KustomizationReconciler(Reconciler):
         readers = self._readers(resource)
         self._refuse_identity(resource)
         given = await self._finder.find(resource, times.retry)
-        run.metadata = {**given.metadata(), **self._bus.metadata(given.revision, given.origin)}
+        run.metadata = {**given.metadata(), **await self._bus.metadata(given.revision, given.origin)}
         await self._require_dependencies(resource, given)
         return await Pass(self._tools, run, given, times, readers).go()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from reconcile.runtime.logs import get_logger
@@ -51,7 +51,7 @@ class Bus:
     def __init__(self) -> None:
         self._pushed: list[Callable[[Pushed], None]] = []
         self._traces: OrderedDict[str, tuple[str, ...]] = OrderedDict()
-        self.lookup: Callable[[str], tuple[str, ...]] = lambda _: ()
+        self.lookup: Callable[[str], Awaitable[tuple[str, ...]]] = _unknown
         """Finds the traces of a commit that was pushed before this process began."""
 
     def on_push(self, notice: Callable[[Pushed], None]) -> None:
@@ -71,15 +71,19 @@ class Bus:
                 # Whoever pushed has done its work; who is told only comes later by its interval.
                 log.exception("could not tell of a push")
 
-    def traces(self, commit: str) -> tuple[str, ...]:
+    async def traces(self, commit: str) -> tuple[str, ...]:
         """Trace ids of the images that a commit of ours brought; none when it is not ours, or nobody knows any more."""
         known = self._traces.get(commit)
-        return self.lookup(commit) if known is None else known
+        return await self.lookup(commit) if known is None else known
 
-    def metadata(self, *revisions: str | None) -> dict[str, str]:
+    async def metadata(self, *revisions: str | None) -> dict[str, str]:
         """What an event about a revision says of traces; `revisions` are names of it, such as `main@sha1:…`, the best first."""
         for revision in revisions:
-            traces = self.traces(revision.rpartition(":")[2]) if revision else ()
+            traces = await self.traces(revision.rpartition(":")[2]) if revision else ()
             if traces:
                 return {TRACE: ",".join(traces[:MOST_TRACES])}
         return {}
+
+
+async def _unknown(_: str) -> tuple[str, ...]:
+    return ()

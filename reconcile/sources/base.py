@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar
 
 from reconcile.api import conditions as cond
@@ -236,7 +236,7 @@ class SourcePass:
             event=told if new or recovered else None,
             event_reason="NewArtifact" if new else cond.SUCCEEDED,
             quiet=True,
-            metadata={REVISION: artifact.revision, DIGEST: artifact.digest, **self._tools.bus.metadata(artifact.revision)},
+            metadata={REVISION: artifact.revision, DIGEST: artifact.digest},
         )
 
 
@@ -263,7 +263,10 @@ class SourceReconciler(Reconciler):
         if verified is not None and verified.status == "False":
             work.drop(SOURCE_VERIFIED)
         await work.check()
-        return await self.produce(work)
+        done = await self.produce(work)
+        if done.event is None or work.artifact is None:
+            return done
+        return replace(done, metadata={**done.metadata, **await self.tools.bus.metadata(work.artifact.revision)})
 
     @abstractmethod
     async def produce(self, work: SourcePass) -> Success:

@@ -13,37 +13,41 @@ def test_a_trace_is_the_same_wherever_it_is_asked_for() -> None:
     assert len(trace_of("web", "1")) == 16
 
 
-def test_commits_that_go_out_together_are_all_behind_the_head() -> None:
+async def test_commits_that_go_out_together_are_all_behind_the_head() -> None:
     bus = Bus()
     bus.pushed(Pushed(URL, "main", "a" * 40, ("1",), "b" * 40))
     bus.pushed(Pushed(URL, "main", "b" * 40, ("2", "1"), "b" * 40))
-    assert bus.traces("a" * 40) == ("1",)
-    assert bus.traces("b" * 40) == ("1", "2")
-    assert bus.traces("c" * 40) == ()
+    assert await bus.traces("a" * 40) == ("1",)
+    assert await bus.traces("b" * 40) == ("1", "2")
+    assert await bus.traces("c" * 40) == ()
 
 
-def test_metadata_takes_the_best_name_of_a_revision() -> None:
+async def test_metadata_takes_the_best_name_of_a_revision() -> None:
     bus = Bus()
     bus.pushed(Pushed(URL, "main", "a" * 40, ("1", "2")))
-    assert bus.metadata(f"main@sha1:{'a' * 40}") == {TRACE: "1,2"}
-    assert bus.metadata("latest@sha256:" + "0" * 64, f"main@sha1:{'a' * 40}") == {TRACE: "1,2"}
-    assert bus.metadata("latest@sha256:" + "0" * 64, None) == {}
+    assert await bus.metadata(f"main@sha1:{'a' * 40}") == {TRACE: "1,2"}
+    assert await bus.metadata("latest@sha256:" + "0" * 64, f"main@sha1:{'a' * 40}") == {TRACE: "1,2"}
+    assert await bus.metadata("latest@sha256:" + "0" * 64, None) == {}
     assert traced({TRACE: "1,2"}) == {"trace": ["1", "2"]}
     assert traced({}) == traced({TRACE: ""}) == {}
 
 
-def test_what_was_pushed_before_is_looked_up() -> None:
+async def test_what_was_pushed_before_is_looked_up() -> None:
     bus = Bus()
-    bus.lookup = {"a" * 40: ("1",), "b" * 40: ("2",)}.__getitem__
+
+    async def look(commit: str) -> tuple[str, ...]:
+        return {"a" * 40: ("1",), "b" * 40: ("2",)}[commit]
+
+    bus.lookup = look
     bus.pushed(Pushed(URL, "main", "b" * 40, ("3",)))
-    assert bus.traces("a" * 40) == ("1",)
-    assert bus.traces("b" * 40) == ("3",), "what this process knows is better than a status"
+    assert await bus.traces("a" * 40) == ("1",)
+    assert await bus.traces("b" * 40) == ("3",), "what this process knows is better than a status"
 
 
-def test_an_event_names_no_more_than_a_bound() -> None:
+async def test_an_event_names_no_more_than_a_bound() -> None:
     bus = Bus()
     bus.pushed(Pushed(URL, "main", "a" * 40, tuple(map(str, range(MOST_TRACES + 1)))))
-    assert bus.metadata("a" * 40)[TRACE].split(",") == list(map(str, range(MOST_TRACES)))
+    assert (await bus.metadata("a" * 40))[TRACE].split(",") == list(map(str, range(MOST_TRACES)))
 
 
 def test_one_subscriber_that_fails_keeps_nothing_from_the_others() -> None:
