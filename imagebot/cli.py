@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import click
 
+from imagebot.check.command import check
 from imagebot.explain.command import explain
 
 
@@ -28,4 +29,4 @@ def demo(keep: bool, signing: str | None, speed: str | None) -> int:
     return run_demo(Options(keep, cast(Any, signing), speed))
 
 
-commands: list[click.Command] = [demo, explain]
+commands: list[click.Command] = [check, demo, explain]

@@ -1,0 +1,1 @@
+"""`imagebot check DIRECTORY`: what is wrong with manifests and markers, found without a network."""
