@@ -251,4 +251,6 @@ KUSTOMIZATION = ServedKind(
     columns=(AGE, READY, MESSAGE),
     description="A Kustomization is a folder of manifests that is built, applied to a cluster and kept so.",
     controller=CONTROLLER,
+    # Not the name that objects are applied with: what one Kustomization applies may be another.
+    field_manager=f"gotk-{CONTROLLER}",
 )

@@ -50,6 +50,8 @@ class KindInfo:
     columns: tuple[PrinterColumn, ...] = ()
     controller: str = ""
     """Name of the upstream controller that this kind belongs to: the source of its events."""
+    field_manager: str = ""
+    """Under which name our writes to these objects are recorded, where that is not the controller's."""
 
     @property
     def api_version(self) -> str:

@@ -176,7 +176,7 @@ class KubeStore:
         target = await self._target(info, resource.key, subresource)
         patch["metadata"] = {"resourceVersion": resource.meta.resource_version, **patch.get("metadata", {})}
         try:
-            answer = await self._client.merge_patch(target, patch, manager=info.controller or MANAGER)
+            answer = await self._client.merge_patch(target, patch, manager=info.field_manager or info.controller or MANAGER)
         except Outdated:
             await self._refresh(info, resource.key)
             raise

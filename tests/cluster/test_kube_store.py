@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from reconcile.api.conditions import put
+from reconcile.api.kustomization import KUSTOMIZATION
 from reconcile.api.meta import FINALIZER, Key
 from reconcile.api.scheme import KindInfo
 from reconcile.errors import Conflict, NotFound
@@ -108,6 +110,25 @@ async def test_removed_fields_go_and_fields_of_others_stay(control_plane: Cluste
     assert found["status"] == {"observedGeneration": -1, "parts": {"two": "2", "three": "3"}, "foreign": {"kept": True}}
     managers = {(entry["manager"], entry.get("subresource")) for entry in found["metadata"]["managedFields"]}
     assert ("thing-controller", "status") in managers
+
+
+async def test_writes_are_recorded_under_the_name_that_a_kind_has_for_them(
+    control_plane: Cluster, client: Client, namespace: str
+) -> None:
+    control_plane.api.create(thing("a", namespace))
+    named = dataclasses.replace(THING, field_manager="gotk-thing-controller")
+    async with open_store(client, namespace, named) as store:
+        first = await store.write_finalizers(await store.get(KIND, Key(namespace, "a")), [FINALIZER])
+        await store.write_status(first, first.status.model_copy(update={"note": "n"}))
+        await store.write_finalizers(await store.get(KIND, Key(namespace, "a")), [])
+    found = control_plane.api.get("kubetests.imagebot.dev/v1", KIND, "a", namespace)
+    managers = {(entry["manager"], entry.get("subresource")) for entry in found["metadata"]["managedFields"]}
+    assert ("gotk-thing-controller", "status") in managers
+    assert not {manager for manager, _ in managers if manager == "thing-controller"}
+
+
+def test_kustomizations_are_not_written_under_the_name_that_objects_are_applied_with() -> None:
+    assert (KUSTOMIZATION.controller, KUSTOMIZATION.field_manager) == ("kustomize-controller", "gotk-kustomize-controller")
 
 
 async def test_whoever_meets_a_conflict_reads_the_newer_object_at_once(
