@@ -23,7 +23,7 @@ class Teller:
     ) -> None:
         """Emit an event; its message is cut and without credentials, its metadata has the object's event annotations too."""
         forwarded = {
-            name.removeprefix(EVENT_ANNOTATIONS): value
+            name: value
             for name, value in resource.meta.annotations.items()
             if name.startswith(EVENT_ANNOTATIONS) and name != EVENT_ANNOTATIONS
         }

@@ -564,7 +564,7 @@ async def test_event_annotations_are_forwarded(world: Bench) -> None:
     )
     await world.step()
     (event,) = world.sink.events
-    assert event.metadata == {"team": "red"}
+    assert event.metadata == {"event.toolkit.fluxcd.io/team": "red"}
     assert (event.controller, event.resource.key) == ("image-reflector-controller", KEY)
 
 
