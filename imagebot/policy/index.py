@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, overload
 
@@ -64,11 +65,12 @@ class Descending(Sequence[str]):
 class TagIndex:
     """The kept tags of one repository, without duplicates. Not safe for use by two threads at once."""
 
-    __slots__ = ("_max_entries", "_max_views", "_tags", "_views")
+    __slots__ = ("_hidden", "_max_entries", "_max_views", "_tags", "_views")
 
     def __init__(self, tags: Iterable[str] = (), *, max_views: int = MAX_VIEWS, max_entries: int = MAX_ENTRIES) -> None:
         self._tags = sorted(set(tags))
         self._views: OrderedDict[Hashable, View] = OrderedDict()
+        self._hidden: set[str] = set()
         self._max_views = max_views
         self._max_entries = max_entries
 
@@ -78,6 +80,8 @@ class TagIndex:
     def __contains__(self, tag: object) -> bool:
         if not isinstance(tag, str):
             return False
+        if tag in self._hidden:
+            return True
         place = bisect_left(self._tags, tag)
         return place < len(self._tags) and self._tags[place] == tag
 
@@ -114,6 +118,33 @@ class TagIndex:
             for view in self._views.values():
                 view.add(tag)
         return Delta(tuple(added), tuple(removed))
+
+    @contextmanager
+    def hiding(self) -> Iterator[Callable[[str], None]]:
+        """While inside, tags that the given function is called with take no part in any choice.
+
+        They are still `in` the index, and are back at the end. Nothing else may change the tags meanwhile.
+        """
+        hidden: list[str] = []
+
+        def hide(tag: str) -> None:
+            place = bisect_left(self._tags, tag)
+            if tag in self._hidden or place == len(self._tags) or self._tags[place] != tag:
+                return
+            del self._tags[place]
+            for view in self._views.values():
+                view.remove(tag)
+            self._hidden.add(tag)
+            hidden.append(tag)
+
+        try:
+            yield hide
+        finally:
+            for tag in hidden:
+                self._hidden.remove(tag)
+                self._tags.insert(bisect_left(self._tags, tag), tag)
+                for view in self._views.values():
+                    view.add(tag)
 
     def view(self, key: Hashable, make: Callable[[], AnyView]) -> AnyView:
         """The view for a key, made and filled if it is not kept; the least recently used ones give way to the bounds.
