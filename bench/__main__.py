@@ -1,7 +1,7 @@
 """`python -m bench [NAME …]`: run benchmarks, print a table of each, and keep all figures as JSON in bench/out.
 
-Names: scan, policy, markers, gitops, latency, fleet, bigrepo, build, steady, artifact, cluster (needs Go once); all
-of them without a name.
+Names: scan, policy, markers, gitops, latency, fleet, bigrepo, build, steady, artifact, cluster, kustomizations (these two
+need Go once); all of them without a name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import cluster, markers, policy, service
+from bench import cluster, gitops_cluster, markers, policy, service
 from bench.meter import machine
 
 OUT = Path(__file__).parent / "out"
@@ -45,6 +45,7 @@ BENCHES: dict[str, Callable[[], Any]] = {
     "steady": lambda: asyncio.run(service.steady()),
     "artifact": _module("artifact"),
     "cluster": cluster.run,
+    "kustomizations": gitops_cluster.run,
 }
 
 
