@@ -8,6 +8,7 @@ import click
 
 from imagebot.check.command import check
 from imagebot.explain.command import explain
+from imagebot.plan.command import plan
 
 
 @click.command()
@@ -29,4 +30,4 @@ def demo(keep: bool, signing: str | None, speed: str | None) -> int:
     return run_demo(Options(keep, cast(Any, signing), speed))
 
 
-commands: list[click.Command] = [check, demo, explain]
+commands: list[click.Command] = [check, demo, explain, plan]

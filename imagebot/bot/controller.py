@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from imagebot.api import DEFAULT_MESSAGE, ImagePolicy, ImageRef, ImageUpdateAutomation
 from imagebot.bot.message import MessageError, RemovedField, render_message
+from imagebot.bot.proposal import Proposal
 from imagebot.bot.source import Source, Sources, source_key
 from imagebot.bot.update import MarkerMemory, Update, plan, setter_values
 from imagebot.bot.writer import Built, Ground, Writers, Written
@@ -104,6 +105,39 @@ class ImageUpdateAutomationReconciler(Reconciler):
     async def close(self) -> None:
         """Abandon pushes that are under way."""
         await self._writers.close()
+
+    async def propose(self, resource: ImageUpdateAutomation, tops: Mapping[tuple[str, str], str]) -> Proposal:
+        """What a pass over the automation would commit now; nothing is pushed and no status is written.
+
+        Args:
+            resource: The automation.
+            tops: By URL and branch, commits of other proposals that would be pushed there before.
+
+        Raises:
+            Stalled: Only an edit mends it.
+            Failed: The source cannot be read, or nothing can be built on it.
+        """
+        refs = await self._policies(resource)
+        source = await self._sources.find(resource)
+        mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
+        job = _Job(self, resource, refs, source, mirror)
+        try:
+            remote = await mirror.ls_remote()
+            checkout = await mirror.resolve(source.reference, remote, choose_version(source.reference.semver))
+            head = remote.commit(f"refs/heads/{source.push_branch}")
+            top = tops.get((source.url, source.push_branch))
+            base = top or head or checkout.commit
+            if top is None:
+                await mirror.fetch(base)
+            ground = Ground(checkout, head, base)
+            built = await job.build(ground)
+        except ReasonedError:
+            raise
+        except SigningFailed as error:
+            raise Failed("GitOperationFailed", f"failed to update source: {error}") from error
+        except ReconcileError as error:
+            raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
+        return Proposal(source, mirror, refs, ground, built, job.update)
 
     # --- what wakes an automation
 

@@ -49,6 +49,11 @@ class ImageRepositoryReconciler(Reconciler):
         self._gates = gates
         self._shared = SharedLists()
 
+    @property
+    def tags(self) -> TagStore:
+        """What the scans have found."""
+        return self._tags
+
     async def reconcile(self, run: Run) -> Success:
         """One pass; raises Stalled for a bad name, Failed for everything that may pass."""
         resource: ImageRepository = run.resource

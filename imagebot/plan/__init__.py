@@ -1,0 +1,1 @@
+"""`imagebot plan DIRECTORY`: what a pass would do, without doing it."""

@@ -1,0 +1,142 @@
+"""plan on a folder, as a person and a CI job use it: the program itself beside a registry and a Git server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.lab import Lab, automation, git_repository, image_policy, image_repository, lab, marked, secret
+
+MESSAGE = "Update images\n\n{{ range .Changed.Changes }}{{ .OldValue }} -> {{ .NewValue }}\n{{ end }}"
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with lab(tmp_path) as made:
+        for tag in ("1.0.0", "1.1.0", "2.0.0"):
+            made.registry.push_image("web", tag)
+        yield made
+
+
+async def program(world: Lab, *arguments: str) -> tuple[int, str, str]:
+    """The program as its own process: exit code, stdout, stderr."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "reconcile", *arguments,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=dict(os.environ),
+    )  # fmt: skip
+    async with asyncio.timeout(120):
+        out, err = await process.communicate()
+    assert b"\x1b" not in out + err
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def plan(world: Lab, *arguments: str) -> tuple[int, str, str]:
+    return await program(world, "plan", str(world.folder), "--state", str(world.state), *arguments)
+
+
+async def planned(world: Lab, code: int) -> dict[str, Any]:
+    found, out, _ = await plan(world, "-o", "json")
+    data: dict[str, Any] = json.loads(out)
+    assert (found, data["problems"] if code != 1 else []) == (code, [])
+    return data
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+async def test_a_plan_says_what_a_pass_then_does_and_writes_nothing(world: Lab) -> None:
+    bare = world.declare_app(commit={"messageTemplate": MESSAGE})
+    before, head = contents(world.root), bare.head("main")
+    code, out, err = await plan(world)
+    image = world.image("web")
+    assert (code, err) == (2, "")
+    assert f"  apps/web  {image}:2.0.0  highest of 3 versions in >=0.0.0\n" in out
+    diff = (
+        f'-          image: {image}:0.9.0 # {{"$imagepolicy": "apps:web"}}\n'
+        f'+          image: {image}:2.0.0 # {{"$imagepolicy": "apps:web"}}\n'
+    )
+    assert "--- a/deploy.yaml\n+++ b/deploy.yaml\n@@ -7,4 +7,4 @@\n" in out
+    assert diff in out
+    assert f"  commit:\n    Update images\n\n    {image}:0.9.0 -> {image}:2.0.0\n" in out
+    assert out.endswith("\n1 commit would be pushed, with 1 changed file\n")
+    assert (contents(world.root), bare.head("main")) == (before, head)
+
+    assert (await world.once()).changed
+    assert bare.file("deploy.yaml").decode() == marked(image, "web", "2.0.0")
+    code, out, _ = await plan(world)
+    assert code == 0
+    assert "  nothing to change\n" in out
+    world.registry.push_image("web", "2.1.0")
+    state = contents(world.state)
+    data = await planned(world, 2)
+    assert data["decisions"] == [
+        {"policy": "apps/web", "image": f"{image}:2.1.0", "before": f"{image}:2.0.0", "why": "highest of 4 versions in >=0.0.0",
+         "failed": False}
+    ]  # fmt: skip
+    assert data["automations"][0]["commit"]["message"] == f"Update images\n\n{image}:2.0.0 -> {image}:2.1.0\n"
+    assert data["automations"][0]["base"] == bare.head("main")
+    assert contents(world.state) == state
+
+
+async def test_automations_of_one_branch_build_on_each_other(world: Lab) -> None:
+    world.registry.push_image("api", "7.0.0")
+    both = marked(world.image("web"), "web", "0.9.0") + "---\n" + marked(world.image("api"), "api", "0.9.0")
+    world.repository("app.git", {"deploy.yaml": both})
+    world.declare(git_repository("app", world.url("app.git")))
+    for name, tier in (("web", "front"), ("api", "back")):
+        world.declare(
+            image_repository(name, world.image(name)),
+            image_policy(name, labels={"tier": tier}),
+            automation(name, "app", policySelector={"matchLabels": {"tier": tier}}),
+        )
+    world.declare(automation("again", "app"), automation("resting", "app", suspend=True))
+    data = await planned(world, 2)
+    found = {item["automation"]: item for item in data["automations"]}
+    assert found["apps/again"]["commit"]["files"][0]["diff"].count("\n+ ") == 2
+    assert "commit" not in found["apps/api"]  # what the first one has done need not be done again
+    assert found["apps/resting"]["note"].startswith("suspended")
+    assert found["apps/api"]["base"] != found["apps/again"]["base"]
+
+
+async def test_what_cannot_be_done_is_a_problem_and_the_rest_is_still_planned(world: Lab) -> None:
+    world.declare_app()
+    world.declare(
+        image_policy("none", "^9.0.0", "web"),
+        image_policy("lost", "^9.0.0", "nothing"),
+        git_repository("gone", world.url("gone.git")),
+        automation("gone", "gone"),
+        secret("unused", {"password": "hunter2"}),
+    )
+    (world.folder / "broken.yaml").write_text("kind: ImagePolicy\napiVersion: image.toolkit.fluxcd.io/v1\nspec: [\n")
+    code, out, err = await plan(world)
+    assert (code, err) == (1, "")
+    assert "1 commit would be pushed, with 1 changed file; 4 problems" in out
+    assert "✗ broken.yaml:4: " in out
+    assert "✗ ImagePolicy apps/none: Failure: unable to determine latest version from provided list" in out
+    assert "✗ ImagePolicy apps/lost: DependencyNotReady: " in out
+    assert "✗ ImageUpdateAutomation apps/gone: GitOperationFailed: failed to checkout source: " in out
+    assert "hunter2" not in out
+
+
+async def test_markers_without_effect_are_shown(world: Lab) -> None:
+    world.declare_app()
+    bare = world.repository("other.git", {"bad.yaml": 'x: 1 # {"$imagepolicy": "apps:nobody"}\n'})
+    world.declare(git_repository("other", world.url("other.git")), automation("other", "other"))
+    data = await planned(world, 2)
+    other = next(item for item in data["automations"] if item["automation"] == "apps/other")
+    assert other["skipped"] == [{"path": "bad.yaml", "line": 1, "marker": "apps:nobody", "message": "no policy apps:nobody"}]
+    assert other["base"] == bare.head("main")
+
+
+async def test_a_folder_that_is_not_there(world: Lab) -> None:
+    code, out, err = await program(world, "plan", str(world.root / "missing"))
+    assert (code, out) == (1, "")
+    assert "is not a folder" in err
