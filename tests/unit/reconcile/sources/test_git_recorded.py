@@ -18,7 +18,45 @@ from reconcile.api.resource import AnyResource
 from tests.support.gitrepo import ENV, BareRepository, Blob
 from tests.support.sourceworld import KIND, NAMESPACE, SourceWorld, conditions, source_world
 
-STORIES = json.loads((Path(__file__).parents[3] / "facts" / "reconcile" / "git_sources.json").read_text("utf-8"))
+FACTS = Path(__file__).parents[3] / "facts" / "reconcile"
+
+
+def recorded(name: str) -> list[dict[str, Any]]:
+    """The stories of a set with what concerns GitRepositories."""
+    stories = []
+    for entry in json.loads((FACTS / f"{name}.json").read_text("utf-8"))["stories"]:
+        seen = entry["seen"]
+        stories.append(
+            {
+                "name": entry["story"]["name"],
+                "steps": [step for step in map(about_git, entry["story"]["steps"]) if step],
+                "observations": {
+                    label: {name.split("/")[2]: told(status) for name, status in objects.items() if name.startswith(f"{KIND}/")}
+                    for label, objects in seen["observations"].items()
+                },
+                "events": [event[:4] for event in seen["events"] if event[0].startswith(f"{KIND}/")],
+                "posted": [event[:5] for event in seen["posted"] if event[0].startswith(f"{KIND}/")],
+            }
+        )
+    return stories
+
+
+def about_git(step: dict[str, Any]) -> dict[str, Any]:
+    """A step without Kustomizations; nothing has to be waited for in a world whose clock stands still."""
+    if "sleep" in step or "until" in step:
+        return {}
+    if "apply" in step:
+        return {"apply": [body for body in step["apply"] if body["kind"] != "Kustomization"]}
+    if "settle" in step:
+        return {"settle": [reference for reference in step["settle"] if reference.startswith(f"{KIND}/")]}
+    return step
+
+
+def told(status: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in status.items() if key != "managers"}
+
+
+STORIES = recorded("sources") + recorded("signing")
 
 
 @pytest.fixture
