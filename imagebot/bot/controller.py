@@ -118,18 +118,9 @@ class ImageUpdateAutomationReconciler(Reconciler):
             Failed: The source cannot be read, or nothing can be built on it.
         """
         refs = await self._policies(resource)
-        source = await self._sources.find(resource)
-        mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
+        source, mirror, ground = await self.ground(resource, tops)
         job = _Job(self, resource, refs, source, mirror)
         try:
-            remote = await mirror.ls_remote()
-            checkout = await mirror.resolve(source.reference, remote, choose_version(source.reference.semver))
-            head = remote.commit(f"refs/heads/{source.push_branch}")
-            top = tops.get((source.url, source.push_branch))
-            base = top or head or checkout.commit
-            if top is None:
-                await mirror.fetch(base)
-            ground = Ground(checkout, head, base)
             built = await job.build(ground)
         except ReasonedError:
             raise
@@ -138,6 +129,21 @@ class ImageUpdateAutomationReconciler(Reconciler):
         except ReconcileError as error:
             raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
         return Proposal(source, mirror, refs, ground, built, job.update)
+
+    async def ground(self, resource: ImageUpdateAutomation, tops: Mapping[tuple[str, str], str]) -> tuple[Source, Mirror, Ground]:
+        """Where a pass over the automation would write now, and on top of what; see `propose`."""
+        source = await self._sources.find(resource)
+        mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
+        try:
+            remote = await mirror.ls_remote()
+            checkout = await mirror.resolve(source.reference, remote, choose_version(source.reference.semver))
+            head = remote.commit(f"refs/heads/{source.push_branch}")
+            top = tops.get((source.url, source.push_branch))
+            if top is None:
+                await mirror.fetch(head or checkout.commit)
+        except ReconcileError as error:
+            raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
+        return source, mirror, Ground(checkout, head, top or head or checkout.commit)
 
     # --- what wakes an automation
 

@@ -109,6 +109,13 @@ async def plan(mirror: Mirror, commit: str, path: str | None, values: Mapping[st
     return Update(edits, Changed(files), tuple(skipped[:MAX_SKIPPED]))
 
 
+async def marked_files(mirror: Mirror, commit: str, memory: MarkerMemory) -> list[tuple[Entry, FileMarkers | Unusable]]:
+    """Every file of a commit that holds markers, wherever it is, in the order of the paths; raises as `plan`."""
+    entries = await _marked(mirror, commit, "")
+    found = await _markers(mirror, entries, memory)
+    return [(entry, found[entry.oid]) for entry in entries]
+
+
 async def _marked(mirror: Mirror, commit: str, root: str) -> list[Entry]:
     found = await mirror.grep(commit, TOKEN, root)
     if root and not found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -34,20 +35,34 @@ EXPLAINED = ("ImageRepository", "ImagePolicy", "ImageUpdateAutomation")
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="KIND[/NAME] [NAME]")
+@click.argument("words", nargs=-1, required=True, metavar="KIND[/NAME] [NAME] | DIRECTORY IMAGE|POLICY [TAG]")
 @click.option("--tags", "limit", type=click.IntRange(1), default=20, show_default=True, help="Rows of the table of tags.")
 @click.option("--all-tags", is_flag=True, help="All rows of the table of tags.")
 @click.option("--scan/--no-scan", default=True, show_default=True, help="Ask the registry for its tags; else use the status.")
 @click.option("--timeout", type=DURATION, default="30s", show_default=True, help="Most time for the registry.")
 @place_options()
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def explain(words: tuple[str, ...], limit: int, all_tags: bool, scan: bool, timeout: float, place: Place, output: str) -> None:
+def explain(words: tuple[str, ...], limit: int, all_tags: bool, scan: bool, timeout: float, place: Place, output: str) -> int:
     """Explain why an image was chosen, or was not: the repository, each tag, the rule, the automation, and what it waits for.
 
-    Reads objects, the Secrets they name and the registry; writes nothing anywhere.
+    With DIRECTORY: the policies of that name, or all that choose from that image, and besides every marker of theirs in the
+    repositories of the automations: file, line, old value, new value, and whether and why it would be changed or not. With TAG:
+    what becomes of that tag.
+
+    Reads objects, the Secrets they name, the registry and repositories; writes nothing anywhere. Exit code 0: explained, and TAG,
+    if given, is the one that is chosen; 2: TAG is not chosen; 1: it cannot be told.
     """
     configure("none")
     scheme = load_packages().scheme
+    if names_folder(words, place, scheme):
+        from imagebot.explain.folder import Question, explain_folder
+
+        if len(words) not in (2, 3):
+            raise click.UsageError(
+                "name an image or a policy behind the folder, and perhaps a tag: DIRECTORY IMAGE|POLICY [TAG]."
+            )
+        question = Question(Path(words[0]), words[1], words[2] if len(words) == 3 else "")
+        return explain_folder(question, place, rows=None if all_tags else limit, timeout=timeout, scan=scan, output=output)
     info, name = one_subject(scheme, words)
     if info.kind not in EXPLAINED:
         raise Invalid(f"there is nothing to explain of a {info.kind}: ask for one of {', '.join(EXPLAINED)}")
@@ -57,6 +72,17 @@ def explain(words: tuple[str, ...], limit: int, all_tags: bool, scan: bool, time
         print_data(as_data(resource, found), "json")
     else:
         print_sections(found)
+    return 0
+
+
+def names_folder(words: Sequence[str], place: Place, scheme: Scheme) -> bool:
+    """Whether the first word is a folder: one that is there, unless it is also a word for a kind."""
+    first = words[0]
+    if place.directory is not None or not Path(first).is_dir():
+        return False
+    groups = {info.group.split(".")[0] for info in scheme}
+    word = first.partition("/")[0].partition(",")[0]
+    return not (any(info.matches(word) for info in scheme) or word in groups)
 
 
 async def _explain(
@@ -83,6 +109,8 @@ class Explainer:
         self._chain = chain
         self._rows = rows
         self._timeout = timeout
+        self.scans: dict[Key, Scan] = {}
+        """The tags of each repository that was looked at."""
 
     async def repository(self, resource: ImageRepository) -> list[Section]:
         """The tags of a repository, and who chooses from them."""
@@ -160,6 +188,12 @@ class Explainer:
         ]
 
     async def _scan(self, repository: ImageRepository) -> Scan:
+        found = self.scans.get(repository.key)
+        if found is None:
+            found = self.scans[repository.key] = await self._look(repository)
+        return found
+
+    async def _look(self, repository: ImageRepository) -> Scan:
         last = repository.status.last_scan_result
         known = tuple((last and last.latest_tags) or ())
         if not self._timeout:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.commands import program
 from tests.support.lab import Lab, automation, git_repository, image_policy, image_repository, lab, marked, secret
 
 MESSAGE = "Update images\n\n{{ range .Changed.Changes }}{{ .OldValue }} -> {{ .NewValue }}\n{{ end }}"
@@ -25,20 +23,8 @@ async def world(tmp_path: Path) -> AsyncIterator[Lab]:
         yield made
 
 
-async def program(world: Lab, *arguments: str) -> tuple[int, str, str]:
-    """The program as its own process: exit code, stdout, stderr."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "reconcile", *arguments,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=dict(os.environ),
-    )  # fmt: skip
-    async with asyncio.timeout(120):
-        out, err = await process.communicate()
-    assert b"\x1b" not in out + err
-    return process.returncode or 0, out.decode(), err.decode()
-
-
 async def plan(world: Lab, *arguments: str) -> tuple[int, str, str]:
-    return await program(world, "plan", str(world.folder), "--state", str(world.state), *arguments)
+    return await program("plan", str(world.folder), "--state", str(world.state), *arguments)
 
 
 async def planned(world: Lab, code: int) -> dict[str, Any]:
@@ -49,7 +35,8 @@ async def planned(world: Lab, code: int) -> dict[str, Any]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("state.db-")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}  # without what SQLite has for its readers
 
 
 async def test_a_plan_says_what_a_pass_then_does_and_writes_nothing(world: Lab) -> None:
@@ -137,6 +124,6 @@ async def test_markers_without_effect_are_shown(world: Lab) -> None:
 
 
 async def test_a_folder_that_is_not_there(world: Lab) -> None:
-    code, out, err = await program(world, "plan", str(world.root / "missing"))
+    code, out, err = await program("plan", str(world.root / "missing"))
     assert (code, out) == (1, "")
     assert "is not a folder" in err
