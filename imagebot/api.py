@@ -26,6 +26,11 @@ DEFAULT_EXCLUSIONS = [r"^.*\.sig$"]
 DEFAULT_MESSAGE = "Update from image update automation"
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Keep a default of ours out of the schema: an API server must not write what was left out."""
+    schema.pop("default")
+
+
 class NamespaceSelector(ApiModel):
     """Selects namespaces by their labels; without labels it selects all."""
 
@@ -171,6 +176,14 @@ class ImagePolicySpec(CommonSpec):
     """Whether the digest of the chosen tag is looked up: never, when the tag changes, or at each interval."""
     interval: Duration | None = None
     """How often the digest is looked up; only with Always."""
+    downgrade: Annotated[Literal["Hold", "Allow"], Field(json_schema_extra=_without_default)] = "Hold"
+    """Extension: whether a tag that ranks behind the last choice is chosen when the last choice is not in the list any more; Hold
+    when unset."""
+    minimum_age: Duration | None = None
+    """Extension: for how long we must have known a digest before its tag is chosen."""
+    on_mutation: Annotated[Literal["Follow", "Hold", "Alarm"], Field(json_schema_extra=_without_default)] = "Follow"
+    """Extension: what a new digest under the chosen tag means: nothing special, the old digest stays, or a warning; Follow when
+    unset."""
 
     @model_validator(mode="after")
     def _interval_fits(self) -> Self:
@@ -195,6 +208,17 @@ class ImageRef(ApiModel):
         return f"{self.name}:{self.tag}" + (f"@{self.digest}" if self.digest else "")
 
 
+class FirstSight(ApiModel):
+    """When a digest was first seen under a tag."""
+
+    tag: str
+    """Tag."""
+    digest: str
+    """Digest that it had."""
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When it was first seen."""
+
+
 class ImagePolicyStatus(CommonStatus):
     """Status of an ImagePolicy."""
 
@@ -202,6 +226,14 @@ class ImagePolicyStatus(CommonStatus):
     """The chosen image."""
     observed_previous_ref: ImageRef | None = None
     """The image that latestRef replaced."""
+    observed_rule: str | None = None
+    """Extension: checksum of the rule that chose latestRef."""
+    observed_digest: str | None = None
+    """Extension: digest that the tag of latestRef had when it was last accepted; with onMutation Hold or Alarm."""
+    allowed_downgrade: str | None = None
+    """Extension: the last value of the annotation imagebot.dev/allow-downgrade that was made use of."""
+    first_seen: list[FirstSight] | None = None
+    """Extension: digests that are not old enough yet to be chosen, at most 51."""
 
 
 class SourceReference(ApiModel):
@@ -234,11 +266,6 @@ class CommitUser(ApiModel):
     """Name."""
     email: str
     """Address."""
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    """Keep a default of ours out of the schema: an API server must not write what was left out."""
-    schema.pop("default")
 
 
 class SigningKey(ApiModel):

@@ -11,7 +11,8 @@ from imagebot.bot.controller import ImageUpdateAutomationReconciler
 from imagebot.bot.source import Sources
 from imagebot.bot.traces import Pushes
 from imagebot.cli import commands
-from imagebot.policy.controller import ImagePolicyReconciler
+from imagebot.holds import IMAGE_HOLD
+from imagebot.policy.controller import ImagePolicyController, ImagePolicyReconciler
 from imagebot.scan.access import Access
 from imagebot.scan.cache import TagStore
 from imagebot.scan.controller import ImageRepositoryReconciler
@@ -20,16 +21,17 @@ from reconcile.app import Core, Registry
 from reconcile.registry.pool import ClientPool
 from reconcile.runtime.controller import Controller
 
+KINDS = (IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION, IMAGE_HOLD)
 QUIET = 2.0
 """Most seconds that an update waits for scans and choices that are under way."""
 
 
 def register(registry: Registry) -> None:
     """Add the kinds, the controllers and the commands of this package."""
-    for info in (IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION):
+    for info in KINDS:
         registry.scheme.register(info)
     registry.factories["image"] = controllers
-    registry.reads["image"] = [info.kind for info in (GIT_REPOSITORY, IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION)]
+    registry.reads["image"] = [info.kind for info in (GIT_REPOSITORY, *KINDS)]
     registry.commands.extend(commands)
 
 
@@ -55,8 +57,12 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         )
         workers = settings.concurrent
         scans = Controller(scan, core.around, name=REFLECTOR, workers=workers)
-        policies = Controller(
-            policy, core.around, name=REFLECTOR, workers=workers, watches={"ImageRepository": policy.on_repository}
+        policies = ImagePolicyController(
+            policy,
+            core.around,
+            name=REFLECTOR,
+            workers=workers,
+            watches={"ImageRepository": policy.on_repository, "ImageHold": policy.on_hold},
         )
         policies.notes.append(policy.dependants.note)
         tags.wake = policies.add

@@ -7,7 +7,9 @@ without a warning in between, ties are settled the same way each time, and `inse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import NoReturn
 
 from imagebot.api import (
     ALWAYS_WITHOUT_INTERVAL,
@@ -18,16 +20,46 @@ from imagebot.api import (
 )
 from imagebot.policy.base import InvalidFilter, InvalidPolicy, NoChoice
 from imagebot.policy.choose import Policy
+from imagebot.policy.decide import (
+    ALLOW_DOWNGRADE,
+    DOWNGRADE_HELD,
+    REJECTED,
+    SOAKING,
+    TAG_MUTATED,
+    Chosen,
+    Decision,
+    Held,
+    Hold,
+    Need,
+    Situation,
+    decide,
+    rejection,
+)
+from imagebot.policy.holding import (
+    ANNOTATIONS,
+    concerns,
+    holds_for,
+    last_choice,
+    remembered,
+    rule_of,
+    same_image,
+    same_rule,
+    sights,
+)
+from imagebot.policy.mutation import ALLOW_MUTATION, Before, Settled, settle
 from imagebot.policy.rules import policy_of
 from imagebot.scan.access import Access, check_identity_gate, repository_of
 from imagebot.scan.cache import Scanned, TagStore
+from imagebot.scan.tags import Exclusion
 from reconcile.api import conditions as cond
 from reconcile.api.duration import format_duration
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.errors import Failed, NotFound, ReconcileError, Stalled, Waiting
+from reconcile.ports.events import EventType
 from reconcile.ports.store import Change, ChangeType, Store
 from reconcile.runtime.bus import trace_of
+from reconcile.runtime.controller import Controller
 from reconcile.runtime.index import Dependants
 from reconcile.runtime.logs import get_logger
 from reconcile.runtime.outcome import Pending, Success
@@ -39,8 +71,24 @@ REQUEUE_DEPENDENCY = 30.0
 """Seconds after which a policy looks again for tags that were not there."""
 
 
+HELD = "Held"
+"""The condition that says why the choice is not what the rule prefers."""
+LOOKUPS = 8
+"""Digests that are looked up at once for one policy."""
+
+
+class ImagePolicyController(Controller):
+    """Also looks at a policy when somebody allows it something by annotation."""
+
+    def _wakes(self, change: Change) -> bool:
+        if change.old is None or super()._wakes(change):
+            return True
+        old, new = change.old.meta.annotations, change.new.meta.annotations
+        return any(old.get(name) != new.get(name) for name in ANNOTATIONS)
+
+
 class ImagePolicyReconciler(Reconciler):
-    """Steps: find the repository, build the policy, read the tags, choose, look up the digest, report."""
+    """Steps: find the repository, build the policy, read holds and tags, decide, settle the digest, report."""
 
     kind = "ImagePolicy"
     announces_requests = False
@@ -76,20 +124,25 @@ class ImagePolicyReconciler(Reconciler):
         policy = _build(resource.spec)
         for warning in policy.warnings:  # such a range works as in Flux, but hardly as it was meant
             log.warning("doubtful semver range", problem=warning)
+        holds = holds_for(await self._store.list("ImageHold", resource.key.namespace), resource, repository.spec.image)
+        self._give_up_rejected(run, holds)
         scanned = self._tags.get(repository.key)
         if scanned is None or not scanned.tags.count:
             return self._without_tags(resource, repository, scanned)
-        tag = _choose(policy, scanned)
-        digest = await self._digest(resource, repository, tag)
-        ref = (
-            ImageRef(name=repository.spec.image, tag=tag, digest=digest)
-            if digest
-            else ImageRef(name=repository.spec.image, tag=tag)
-        )
-        return self._report(run, ref)
+        return await self._choose(run, repository, policy, scanned, holds)
 
     async def removed(self, resource: AnyResource) -> None:
         """Nothing is kept for a policy."""
+
+    async def on_hold(self, change: Change) -> Iterable[Key]:
+        """The policies that an ImageHold concerns, or did until now."""
+        versions = [hold for hold in (change.old, change.new) if hold is not None]
+        found = []
+        for policy in await self._store.list(self.kind, change.new.key.namespace):
+            last = policy.status.latest_ref
+            if any(concerns(hold, policy, last.name if last is not None else None) for hold in versions):
+                found.append(policy.key)
+        return found
 
     async def on_repository(self, change: Change) -> Iterable[Key]:
         """The policies that a change of an ImageRepository concerns: a new set of tags, or a verdict where none was before."""
@@ -132,13 +185,109 @@ class ImagePolicyReconciler(Reconciler):
         delay = format_duration(self._requeue_dependency)
         raise Waiting("DependencyNotReady", f"retrying in {delay} error: no tags in database", self._requeue_dependency)
 
-    async def _digest(self, resource: ImagePolicy, repository: ImageRepository, tag: str) -> str | None:
-        wanted, latest = resource.spec.digest_reflection_policy, resource.status.latest_ref
-        if wanted == "Never":
-            return None
-        known = latest is not None and (latest.name, latest.tag) == (repository.spec.image, tag) and latest.digest
-        if wanted == "IfNotPresent" and known:
-            return str(known)
+    def _give_up_rejected(self, run: Run, holds: Sequence[Hold]) -> None:
+        """What is rejected is not written anywhere any more, whatever becomes of the rest of the pass."""
+        latest = run.resource.status.latest_ref
+        if latest is not None and rejection(holds, latest.tag, latest.digest, run.now) is not None:
+            run.set(latest_ref=None, observed_previous_ref=latest)
+
+    async def _choose(
+        self, run: Run, repository: ImageRepository, policy: Policy, scanned: Scanned, holds: Sequence[Hold]
+    ) -> Success:
+        resource: ImagePolicy = run.resource
+        situation = _situation(run, repository, policy, scanned, holds)
+        digests: dict[str, str | None] = {}
+        while isinstance(decision := _decide(replace(situation, digests=digests)), Need):
+            digests |= await self._looked_up(repository, decision)
+        before = Before(
+            resource.spec.digest_reflection_policy,
+            resource.spec.on_mutation,
+            run.now,
+            situation.last,
+            resource.status.observed_digest,
+            resource.meta.annotations.get(ALLOW_MUTATION),
+            resource.spec.minimum_age or 0.0,
+            decision.remembered,
+        )
+        if decision.tag is None:
+            run.set(first_seen=sights(decision.remembered))
+            self._give_up(run, repository, decision)
+        tag = decision.tag
+        if before.asks(tag) and tag in situation.index and digests.get(tag) is None:
+            digests[tag] = await self._digest(repository, tag)
+        settled = settle(before, tag, digests.get(tag))
+        self._remember(run, decision, settled)
+        name = repository.spec.image
+        ref = ImageRef(name=name, tag=tag, digest=settled.digest) if settled.digest else ImageRef(name=name, tag=tag)
+        waits = [after for after in (decision.after, settled.after) if after is not None]
+        if resource.spec.digest_reflection_policy == "Always" and resource.spec.interval is not None:
+            waits.append(resource.spec.interval)
+        elif before.watching or any(hold.digests for hold in holds):
+            waits.append(max(repository.spec.interval, 1.0))  # nobody else notices that a tag was moved
+        return self._report(run, ref, min(waits) if waits else None)
+
+    def _give_up(self, run: Run, repository: ImageRepository, decision: Decision) -> NoReturn:
+        """Nothing may be chosen: say so, and leave what is in Git alone."""
+        latest = run.resource.status.latest_ref
+        if latest is not None:
+            run.set(latest_ref=None, observed_previous_ref=latest)
+        held = decision.held or Held(REJECTED, "nothing may be chosen")
+        self._show(run, held)
+        after = decision.after if decision.after is not None else max(repository.spec.interval, self._requeue_dependency)
+        raise Waiting(held.reason, held.message, after, told="Normal" if held.reason == SOAKING else "Warning")
+
+    def _remember(self, run: Run, decision: Decision, settled: Settled) -> None:
+        """What the next decision needs, and what people should know of this one."""
+        resource: ImagePolicy = run.resource
+        run.set(first_seen=sights(settled.remembered), observed_digest=settled.observed)
+        allowed = resource.meta.annotations.get(ALLOW_DOWNGRADE)
+        if decision.used_allowance:
+            run.set(allowed_downgrade=allowed)
+        elif resource.status.allowed_downgrade not in (None, allowed):
+            run.set(allowed_downgrade=None)
+        rule, latest = rule_of(resource), resource.status.latest_ref
+        if resource.status.observed_rule is None and latest is not None and latest.tag == decision.tag:
+            run.stamp(lambda status: status.model_copy(update={"observed_rule": rule}), due=False)
+        else:
+            run.set(observed_rule=rule)
+        self._show(run, decision.held or settled.held)
+        if settled.alarm is not None:
+            run.tell(EventType.WARNING, TAG_MUTATED, settled.alarm)
+
+    def _show(self, run: Run, held: Held | None) -> None:
+        before = cond.get(run.resource.status.conditions, HELD)
+        if held is None:
+            run.conditions = cond.drop(run.conditions, HELD)
+            return
+        generation = run.resource.meta.generation
+        run.conditions = cond.put(
+            run.conditions, HELD, "True", held.reason, held.message, generation=generation, now=run.timestamp
+        )
+        told = before is not None and before.reason == held.reason
+        if held.reason == TAG_MUTATED:
+            told = told and before is not None and before.message == cond.cut(held.message)
+        if held.reason in (DOWNGRADE_HELD, TAG_MUTATED) and not told:
+            run.tell(EventType.WARNING, held.reason, held.message)
+
+    async def _looked_up(self, repository: ImageRepository, need: Need) -> dict[str, str | None]:
+        """The digests that a decision needs; of those that it can do without, some may be missing."""
+        limit = asyncio.Semaphore(LOOKUPS)
+        problems: list[Failed] = []
+
+        async def one(tag: str) -> str | None:
+            async with limit:
+                try:
+                    return await self._digest(repository, tag)
+                except Failed as error:
+                    problems.append(error)
+                    return None
+
+        found = dict(zip(need.tags, await asyncio.gather(*map(one, need.tags)), strict=True))
+        if problems and (need.essential or len(problems) == len(need.tags)):
+            raise problems[0]
+        return found
+
+    async def _digest(self, repository: ImageRepository, tag: str) -> str:
         spec = repository.spec
         limit = max(spec.timeout if spec.timeout is not None else spec.interval, 1.0)
         subject = f"{repository.spec.image}:{tag}"
@@ -154,23 +303,22 @@ class ImagePolicyReconciler(Reconciler):
         except ReconcileError as error:
             raise Failed(cond.FAILED, f'{prefix}failed fetching descriptor for "{subject}": {error}') from error
 
-    def _report(self, run: Run, ref: ImageRef) -> Success:
+    def _report(self, run: Run, ref: ImageRef, after: float | None) -> Success:
         resource: ImagePolicy = run.resource
         previous = resource.status.observed_previous_ref
         latest = resource.status.latest_ref
         if latest is not None and latest != ref:
             previous = latest
             run.set(observed_previous_ref=previous)
+        run.set(latest_ref=ref)
         if latest != ref:
-            run.set(latest_ref=ref)
             log.info("chose tag", image=ref.name, tag=ref.tag, trace=[trace_of(ref.name, ref.tag)])
         message = f"Latest image tag for {ref.name} resolved to {ref.tag}"
         if ref.digest:
             message += f" with digest {ref.digest}"
         if previous is not None and previous != ref:
             message += f" (previously {previous})"
-        always = resource.spec.digest_reflection_policy == "Always"
-        return Success(message, after=resource.spec.interval if always else None, trace=message)
+        return Success(message, after=after, trace=message)
 
 
 def referred(policy: ImagePolicy) -> Key:
@@ -197,9 +345,30 @@ def _build(spec: ImagePolicySpec) -> Policy:
         raise Stalled("InvalidPolicy", f"invalid policy: {error}") from error
 
 
-def _choose(policy: Policy, scanned: Scanned) -> str:
+def _situation(run: Run, repository: ImageRepository, policy: Policy, scanned: Scanned, holds: Sequence[Hold]) -> Situation:
+    resource: ImagePolicy = run.resource
+    index, last = scanned.tags.index(), last_choice(resource, repository)
+    previous = resource.status.observed_previous_ref
+    allowed = resource.meta.annotations.get(ALLOW_DOWNGRADE)
+    return Situation(
+        policy,
+        index,
+        run.now,
+        last=Chosen(last.tag, last.digest) if last is not None else None,
+        previous=previous.tag if previous is not None and same_image(previous.name, repository.spec.image) else None,
+        same_rule=same_rule(resource),
+        excluded=last is not None and last.tag not in index and Exclusion(scanned.exclusions).drops(last.tag),
+        downgrades=resource.spec.downgrade == "Allow",
+        allowed=allowed if allowed != resource.status.allowed_downgrade else None,
+        holds=holds,
+        minimum_age=resource.spec.minimum_age or 0.0,
+        remembered=remembered(resource.status.first_seen),
+    )
+
+
+def _decide(situation: Situation) -> Decision | Need:
     try:
-        return policy.choose(scanned.tags.index()).tag
+        return decide(situation)
     except InvalidFilter as error:
         raise Stalled("InvalidPolicy", f"failed to filter tags: {error}") from error
     except NoChoice as error:

@@ -23,7 +23,11 @@ ACCESS = {
 }  # fmt: skip
 
 ADDED = {
-    "imagepolicies.image.toolkit.fluxcd.io": {".spec.policy.alphabetical.filter"},
+    "imagepolicies.image.toolkit.fluxcd.io": {
+        ".spec.policy.alphabetical.filter", ".spec.downgrade", ".spec.minimumAge", ".spec.onMutation", ".status.observedRule",
+        ".status.observedDigest", ".status.allowedDowngrade", ".status.firstSeen", ".status.firstSeen[]",
+        *(f".status.firstSeen[].{n}" for n in ("tag", "digest", "time")),
+    },
     "imagerepositories.image.toolkit.fluxcd.io": set[str](),
     "imageupdateautomations.image.toolkit.fluxcd.io": {".spec.policy", *STATUS},
     # Fields of v1beta1 and v1beta2 that v1 dropped.

@@ -31,7 +31,8 @@ REPOSITORY, POLICY, AUTOMATION, GIT = "ImageRepository", "ImagePolicy", "ImageUp
 CANARY, TEMPLATE, ALERTS = "Canary", "MetricTemplate", "AlertProvider"
 CANARIES = [(CANARY, None), (TEMPLATE, None), (ALERTS, None)]
 SOURCES = [(kind, None) for kind in (GIT, "OCIRepository", "HelmRepository", "Bucket", "ExternalArtifact")]
-EVERYTHING = [*SOURCES, ("Kustomization", None), *CANARIES, (REPOSITORY, None), (POLICY, None), (AUTOMATION, None)]
+IMAGES = [(REPOSITORY, None), (POLICY, None), (AUTOMATION, None), ("ImageHold", None)]
+EVERYTHING = [*SOURCES, ("Kustomization", None), *CANARIES, *IMAGES]
 
 
 @pytest.mark.parametrize(

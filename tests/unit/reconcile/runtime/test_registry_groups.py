@@ -11,7 +11,7 @@ from reconcile.errors import Invalid
 def test_only_the_kinds_of_the_chosen_groups_are_followed() -> None:
     registry = load_packages()
     image, canary = registry.followed(["image"]), registry.followed(["canary"])
-    assert image == ["GitRepository", "ImageRepository", "ImagePolicy", "ImageUpdateAutomation"]
+    assert image == ["GitRepository", "ImageRepository", "ImagePolicy", "ImageUpdateAutomation", "ImageHold"]
     assert sorted(canary) == ["AlertProvider", "Canary", "MetricTemplate"]
     assert set(registry.followed(["image", "canary"])) == {*image, *canary}
     source, kustomize = registry.followed(["source"]), registry.followed(["kustomize"])
