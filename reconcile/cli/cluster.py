@@ -11,9 +11,12 @@ from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.cli.place import Object, Place, UnknownKind
 from reconcile.errors import LimitExceeded, NotFound
 from reconcile.kube.client import Client, open_client
+from reconcile.kube.cluster import KubeCluster
 from reconcile.kube.connect import KubeSettings
 from reconcile.kube.discovery import Discovery
 from reconcile.kube.errors import KindMissing, Target
+from reconcile.kube.objects import KubeObjects
+from reconcile.kube.store import KubeStore
 from reconcile.ports.clock import SystemClock
 
 MANAGER = "imagebot-cli"
@@ -32,13 +35,15 @@ class ClusterObjects:
         self.namespace = namespace
         """The namespace in use; that of the context if none was given."""
         self.where = "in any namespace" if everywhere else f'in namespace "{namespace}"'
+        self.anything = KubeCluster(client, SystemClock())
+        """Objects of any kind."""
         self._scheme = scheme
         self._discovery = Discovery(client)
 
     async def all_of(self, info: KindInfo, selector: str = "", *, namespace: str | None = None) -> list[Object]:
         """See `Objects`; of another namespace if that is given. Raises UnknownKind."""
         wanted = namespace if namespace is not None else self.namespace if self.namespaced else ""
-        version = await self._version(info)
+        version = await self.version(info)
         items = await self._pages(Target(info.group, version, info.plural, wanted), selector)
         return [_tidy(item, f"{info.group}/{version}", info.kind) for item in items]
 
@@ -53,13 +58,18 @@ class ClusterObjects:
 
     async def read(self, info: KindInfo, key: Key) -> Object:
         """One object; raises NotFound in the words of Kubernetes, UnknownKind."""
-        version = await self._version(info)
+        version = await self.version(info)
         found = await self.client.get(Target(info.group, version, info.plural, key.namespace, key.name))
         return _tidy(found, f"{info.group}/{version}", info.kind)
 
+    def readers(self) -> tuple[KubeStore, KubeObjects]:
+        """What reads single Secrets and single objects of any kind; nothing is followed."""
+        clock = SystemClock()
+        return KubeStore(self.client, self._scheme, clock, kinds=()), KubeObjects(self.client, clock)
+
     async def patch(self, info: KindInfo, key: Key, patch: Object) -> Object:
         """Merge patch of one object; raises as `read`."""
-        target = Target(info.group, await self._version(info), info.plural, key.namespace, key.name)
+        target = Target(info.group, await self.version(info), info.plural, key.namespace, key.name)
         return _tidy(await self.client.merge_patch(target, patch, manager=MANAGER), info.api_version, info.kind)
 
     async def events(self) -> list[Object]:
@@ -71,7 +81,8 @@ class ClusterObjects:
         info = self._scheme.kinds.get(str(involved.get("kind")))
         return info is not None and str(involved.get("apiVersion", "")).startswith(f"{info.group}/")
 
-    async def _version(self, info: KindInfo) -> str:
+    async def version(self, info: KindInfo) -> str:
+        """The version in which a kind is used; raises UnknownKind."""
         try:
             return await self._discovery.version(info)
         except KindMissing as error:

@@ -13,13 +13,18 @@ import click
 
 from reconcile import __version__
 from reconcile.app import load_packages
+from reconcile.cli.build import build
+from reconcile.cli.check import check_cluster
 from reconcile.cli.crds import crds
+from reconcile.cli.diff import diff
 from reconcile.cli.events import events
 from reconcile.cli.get import get
 from reconcile.cli.install import install
 from reconcile.cli.reconcile import reconcile_command
 from reconcile.cli.service import once, run
 from reconcile.cli.suspend import resume, suspend
+from reconcile.cli.trace import trace
+from reconcile.cli.tree import tree
 from reconcile.errors import ReconcileError
 
 EXIT_USAGE = 64
@@ -50,6 +55,11 @@ cli.add_command(events)
 cli.add_command(reconcile_command)
 cli.add_command(suspend)
 cli.add_command(resume)
+cli.add_command(tree)
+cli.add_command(trace)
+cli.add_command(build)
+cli.add_command(diff)
+cli.add_command(check_cluster)
 cli.add_command(crds)
 cli.add_command(install)
 

@@ -87,7 +87,7 @@ def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], *, indent: in
     for title in head:
         table.add_column(title, no_wrap=not (fold and title in FOLDED), overflow="fold")
     for row in texts:
-        table.add_row(*(Text(shown, style=_COLOURS.get(shown, "")) for shown in row))
+        table.add_row(*(Text(shown, style=_colour(title, shown)) for title, shown in zip(head, row, strict=True)))
     if fold:
         console.print(Padding(table, (0, 0, 0, indent)) if indent else table)
         return
@@ -97,6 +97,12 @@ def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], *, indent: in
     with wide.capture() as capture:
         wide.print(table)
     click.echo("\n".join(f"{' ' * indent}{line}".rstrip() for line in capture.get().splitlines()))
+
+
+def _colour(title: str, shown: str) -> str:
+    if title == "SUSPENDED":
+        return "yellow" if shown == "True" else ""
+    return _COLOURS.get(shown, "")
 
 
 def _room(head: Sequence[str], texts: Sequence[Sequence[str]], width: int) -> float:

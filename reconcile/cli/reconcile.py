@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reconcile.api.kustomization import KUSTOMIZATION
 from reconcile.api.meta import REQUESTED_AT, Key
 from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import load_packages
 from reconcile.cli.output import say
 from reconcile.cli.place import Object, Place
+from reconcile.cli.revisions import is_static
 from reconcile.cli.target import DURATION, PATIENCE, finish, one_subject, open_cluster_of, place_options
 from reconcile.errors import Invalid
 from reconcile.runtime.logs import configure
@@ -20,12 +22,16 @@ from reconcile.runtime.logs import configure
 if TYPE_CHECKING:
     from reconcile.cli.cluster import ClusterObjects
 
+REQUESTED = ("GitRepository", "OCIRepository", "Bucket")
+"""Kinds of sources that can be asked to fetch."""
+
 
 @click.command("reconcile")
 @click.argument("words", nargs=-1, required=True, metavar="KIND[/NAME] [NAME]")
 @place_options(folder=False)
-@click.option("--timeout", type=DURATION, default="5m", show_default=True, help="Most time to wait for the outcome.")
-def reconcile_command(words: tuple[str, ...], place: Place, timeout: float) -> int:
+@click.option("--with-source", is_flag=True, help="Of a Kustomization: have its source fetched before.")
+@click.option("--timeout", type=DURATION, default="5m", show_default=True, help="Most time to wait for each outcome.")
+def reconcile_command(words: tuple[str, ...], place: Place, with_source: bool, timeout: float) -> int:
     """Ask for a pass of an object now, and wait for it.
 
     Exit code 0: it is Ready, and stderr has what was found; 1: it failed, and stderr has the reason.
@@ -33,27 +39,51 @@ def reconcile_command(words: tuple[str, ...], place: Place, timeout: float) -> i
     configure("error")
     scheme = load_packages().scheme
     info, name = one_subject(scheme, words)
-    return finish(_reconcile(scheme, info, name, place, timeout), timeout + PATIENCE)
+    if with_source and info.kind != KUSTOMIZATION.kind:
+        raise click.UsageError(f"--with-source is for Kustomizations: leave it out for the {info.kind}.")
+    return finish(_reconcile(scheme, info, name, place, timeout, with_source=with_source), 2 * timeout + PATIENCE)
 
 
-async def _reconcile(scheme: Scheme, info: KindInfo, name: str, place: Place, timeout: float) -> int:
-    from reconcile.cli.wait import outcome, until_done
-
+async def _reconcile(scheme: Scheme, info: KindInfo, name: str, place: Place, timeout: float, *, with_source: bool) -> int:
     async with open_cluster_of(place, scheme) as cluster:
         found = await only(cluster, info, name)
-        key = Key(found["metadata"]["namespace"], name)
         refuse_unfit(info, found)
-        before = _handled(found)
-        say("►", f"annotating {info.kind} {name} in {key.namespace} namespace")
-        await cluster.patch(info, key, {"metadata": {"annotations": {REQUESTED_AT: now_nano()}}})
-        say("✔", f"{info.kind} annotated")
-        say("◎", f"waiting for {info.kind} reconciliation")
-        found, said = await until_done(cluster, info, key, lambda seen: _handled(seen) != before, timeout)
-        if said.state == "failed":
-            say("✗", f"{info.kind} {key}: {said.message}")
-            return 1
-        say("✔", outcome(found))
-        return 0
+        if with_source:
+            source, key = source_of(scheme, found)
+            if not await _pass(cluster, source, await cluster.read(source, key), timeout):
+                return 1
+        return 0 if await _pass(cluster, info, found, timeout) else 1
+
+
+async def _pass(cluster: ClusterObjects, info: KindInfo, found: Object, timeout: float) -> bool:
+    """Ask for a pass and wait for it; whether it went well."""
+    from reconcile.cli.wait import outcome, until_done
+
+    key = Key(found["metadata"]["namespace"], found["metadata"]["name"])
+    refuse_unfit(info, found)
+    if is_static(found):
+        say("✔", "reconciliation not supported by the object")
+        return True
+    before = _handled(found)
+    say("►", f"annotating {info.kind} {key.name} in {key.namespace} namespace")
+    await cluster.patch(info, key, {"metadata": {"annotations": {REQUESTED_AT: now_nano()}}})
+    say("✔", f"{info.kind} annotated")
+    say("◎", f"waiting for {info.kind} reconciliation")
+    found, said = await until_done(cluster, info, key, lambda seen: _handled(seen) != before, timeout)
+    if said.state == "failed":
+        say("✗", f"{info.kind} {key}: {said.message}")
+        return False
+    say("✔", outcome(found))
+    return True
+
+
+def source_of(scheme: Scheme, found: Object) -> tuple[KindInfo, Key]:
+    """The source of a Kustomization; raises Invalid when it is one that nothing can be asked of."""
+    reference = found["spec"]["sourceRef"]
+    info = scheme.kinds.get(reference["kind"])
+    if info is None or info.kind not in REQUESTED:
+        raise Invalid(f"cannot reconcile source of kind {reference['kind']}: leave out --with-source")
+    return info, Key(reference.get("namespace") or found["metadata"]["namespace"], reference["name"])
 
 
 async def only(cluster: ClusterObjects, info: KindInfo, name: str) -> Object:

@@ -56,6 +56,7 @@ def outcome(found: Object) -> str:
         (".status.lastScanResult.tagCount", "scan fetched {} tags"),
         (".status.latestRef", "selected ref {}"),
         (".status.artifact.revision", "fetched revision {}"),
+        (".status.lastAppliedRevision", "applied revision {}"),
     ):
         values = find(path, found)
         if values:

@@ -132,9 +132,9 @@ class Client:
         """What is at a path of the API, such as that of an aggregated one; percent-encoded, its query included.
 
         Raises:
-            Invalid: It does not begin below `/api` or `/apis`.
+            Invalid: It does not begin below `/api` or `/apis`, and is not `/version`.
         """
-        if not path.startswith(("/api/", "/apis/")):
+        if not path.startswith(("/api/", "/apis/")) and path != "/version":
             raise Invalid(f"{path!r} is no path of the Kubernetes API")
         return await self._send("GET", "get", _Path("", "", "", raw=path))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
@@ -20,8 +20,7 @@ from reconcile.kustomize.reach import reach
 from reconcile.kustomize.tree import resolve_path
 from reconcile.kustomize.variables import PostBuild, VariableSource
 from reconcile.ports.cluster import Object, Reference
-from reconcile.ports.objects import Objects
-from reconcile.ports.store import Store
+from reconcile.ports.store import Secret
 from reconcile.runtime.threads import Threads
 
 MAX_REACHES = 20_000
@@ -30,17 +29,33 @@ MAX_REACHES = 20_000
 _Where = tuple[str, str, tuple[str, ...]]
 
 
+class Secrets(Protocol):
+    """What keys and variables are read from; a Store is one."""
+
+    async def secret(self, key: Key) -> Secret:
+        """A Secret; raises NotFound."""
+        ...
+
+
+class Bodies(Protocol):
+    """What variables are read from; Objects are one."""
+
+    async def read(self, which: Reference) -> Object:
+        """An object as it is now; raises NotFound."""
+        ...
+
+
 class Renderer:
     """Renders Kustomizations with what their specs refer to."""
 
-    def __init__(self, store: Store, objects: Objects, builder: Builder, decryption: Decryption, *, strict: bool) -> None:
+    def __init__(self, store: Secrets, objects: Bodies, builder: Builder, decryption: Decryption, *, strict: bool) -> None:
         self._store, self._objects, self._builder, self._decryption, self._strict = store, objects, builder, decryption, strict
         self._threads = Threads("render", 2)
         self._reaches: OrderedDict[_Where, str] = OrderedDict()
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, store: Store, objects: Objects, folder: Path, *, strict: bool) -> AsyncIterator[Renderer]:
+    async def opened(cls, store: Secrets, objects: Bodies, folder: Path, *, strict: bool) -> AsyncIterator[Renderer]:
         """A renderer that works below `folder`, which is ours alone; what it started is ended with the block."""
         await asyncio.to_thread(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
         builder = Builder(folder / "kustomize")
@@ -85,8 +100,21 @@ class Renderer:
 
     # --- objects
 
-    async def render(self, resource: AnyResource, opened: Opened, age_secret: Reference | None) -> list[Object]:
+    async def render(
+        self,
+        resource: AnyResource,
+        opened: Opened,
+        age_secret: Reference | None,
+        *,
+        instead: Callable[[Object], Object] | None = None,
+    ) -> list[Object]:
         """The objects, ready for their owner's labels.
+
+        Args:
+            resource: The Kustomization.
+            opened: What its source holds.
+            age_secret: The Secret with age identities for everybody.
+            instead: Takes the place of decryption: what becomes of each object, for those who are not to see what is secret.
 
         Raises:
             PathNotFound: There is no such folder.
@@ -95,7 +123,9 @@ class Renderer:
         spec = resource.spec
         path = await self.path(opened, spec)
         try:
-            if spec.decryption is None:
+            if instead is not None:
+                objects = [instead(one) for one in await self._builder.render(opened.root, opened.files, spec, path)]
+            elif spec.decryption is None:
                 objects = await self._builder.render(opened.root, opened.files, spec, path)
             else:
                 keys, only_age = await self._keys(resource, age_secret)
