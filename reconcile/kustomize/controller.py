@@ -23,7 +23,7 @@ from reconcile.kustomize.times import Times
 from reconcile.kustomize.tools import Tools
 from reconcile.ports.cluster import Healthy
 from reconcile.runtime.bus import Bus
-from reconcile.runtime.outcome import Success
+from reconcile.runtime.outcome import Pending, Success
 from reconcile.runtime.run import Reconciler, Run
 
 KIND = "Kustomization"
@@ -41,7 +41,7 @@ class KustomizationReconciler(Reconciler):
         self._tools, self._finder, self._bus, self._gates = tools, finder, bus, gates
         self._deletion = Deletion(tools)
 
-    async def reconcile(self, run: Run) -> Success:
+    async def reconcile(self, run: Run) -> Success | Pending:
         """One pass.
 
         Raises:

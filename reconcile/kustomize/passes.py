@@ -36,7 +36,7 @@ from reconcile.ports.events import EventType
 from reconcile.runtime.backoff import jittered
 from reconcile.runtime.bus import traced
 from reconcile.runtime.logs import get_logger
-from reconcile.runtime.outcome import Success
+from reconcile.runtime.outcome import Pending, Success
 from reconcile.runtime.run import Run
 
 log = get_logger("kustomize")
@@ -74,7 +74,7 @@ class Pass:
         self.changed = False
         self.waited = False
 
-    async def go(self) -> Success:
+    async def go(self) -> Success | Pending:
         """The pass. Raises what a reconciler raises."""
         tools, spec, artifact = self.tools, self.resource.spec, self.given.artifact
         self.read = await versions(tools.objects, configs(self.resource, tools.age_secret))
@@ -119,8 +119,14 @@ class Pass:
         await stamps.follow({(one.api_version, one.kind) for one in references})
         return bool(seen_state((one, stamps.seen(one)) for one in references) == status.applied_state)
 
-    async def _same(self, inputs: str) -> Success:
+    async def _same(self, inputs: str) -> Success | Pending:
         """End a pass in which there was nothing to build and nothing to apply; health is looked at all the same."""
+        run, revision = self.run, self.given.revision
+        # Whoever asked, or has been shown progress, is not to see it hang.
+        seen = run.requested or run.new_generation or run.resource.status is not self.before
+        noted = revision == self.before.last_applied_revision
+        if not seen and not noted and self.tools.waking.put_off(self.resource.key, revision):
+            return Pending(f"has nothing to do for revision {revision}, which is noted later")
         await self._health([Entry(one.id, one.v).reference for one in self.before.inventory.entries])
         return self._succeeded(inputs, self.before.applied_state, None)
 

@@ -24,9 +24,18 @@ KIND = "Kustomization"
 class Waking:
     """Who is to be looked at when something else changed, and whose wait for health is over because of it."""
 
-    def __init__(self, store: Store, objects: Objects | None, wake: Callable[[Key], None], selector: str) -> None:
-        """`wake` asks for a pass; `selector` says which ConfigMaps and Secrets wake those who read them."""
-        self._store, self._objects, self._wake = store, objects, wake
+    def __init__(
+        self,
+        store: Store,
+        objects: Objects | None,
+        wake: Callable[[Key], None],
+        selector: str,
+        *,
+        crowded: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`wake` asks for a pass; `selector` says which ConfigMaps and Secrets wake those who read them; `crowded` is whether
+        more of them wait for a pass than can be served at once."""
+        self._store, self._objects, self._wake, self._crowded = store, objects, wake, crowded
         self._watched = compile_selector(parse_selector(selector))
         self.sources: Referrers[SourceName] = Referrers(lambda resource: [SourceName.of(resource)])
         self.dependants: Referrers[Key] = Referrers(
@@ -36,11 +45,15 @@ class Waking:
         self._moved_on: dict[Key, asyncio.Event] = {}
         self._by_source: set[Key] = set()
         self._asking: set[asyncio.Task[None]] = set()
+        self._put_off: dict[Key, str] = {}
+        """Revisions that are noted when those who may have more to do have been looked at."""
 
     def note(self, change: Change) -> None:
         """Take over a change of a Kustomization."""
         for index in (self.sources, self.dependants, self.readers):
             index.note(change)
+        if change.type is ChangeType.DELETED:
+            self._put_off.pop(change.new.key, None)
         if (
             change.type is ChangeType.DELETED
             or change.new.meta.deletion_timestamp
@@ -68,6 +81,18 @@ class Waking:
         waiting = self._moved_on.get(key)
         if waiting is not None:
             waiting.set()
+
+    def put_off(self, key: Key, revision: str) -> bool:
+        """Whether a Kustomization for which a revision changes nothing is to note that later, in a pass of its own at the end of
+        the queue: so that of a hundred the one that has work to do does not wait for ninety-nine writes.
+
+        Once for each revision, and never where others wait for the note.
+        """
+        if self._put_off.pop(key, "") == revision or self.dependants.of(key) or not self._crowded():
+            return False
+        self._put_off[key] = revision
+        self._wake(key)
+        return True
 
     # --- whom changes concern
 

@@ -23,20 +23,20 @@ class Referrers(Generic[T]):
     def note(self, change: Change) -> None:
         """Take over a change of an object of the kind."""
         key = change.new.key
+        targets = () if change.type is ChangeType.DELETED else tuple(dict.fromkeys(self._refers(change.new)))
+        if targets == self._of.get(key, ()):
+            return  # it keeps its place
         for old in self._of.pop(key, ()):
             self._by[old].pop(key, None)
             if not self._by[old]:
                 del self._by[old]
-        if change.type is ChangeType.DELETED:
-            return
-        targets = tuple(dict.fromkeys(self._refers(change.new)))
         if targets:
             self._of[key] = targets
         for target in targets:
             self._by.setdefault(target, {})[key] = None
 
     def of(self, target: T) -> Collection[Key]:
-        """Keys of the objects that refer to `target`."""
+        """Keys of the objects that refer to `target`, in the order in which they came to do so."""
         return list(self._by.get(target, ()))
 
 

@@ -39,7 +39,13 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         return
     settings, gates = core.settings, core.settings.gates
     woken: list[Controller] = []
-    waking = Waking(core.store, core.objects, lambda key: woken[0].add(key), settings.apply.watch_configs)
+    waking = Waking(
+        core.store,
+        core.objects,
+        lambda key: woken[0].add(key),
+        settings.apply.watch_configs,
+        crowded=lambda: len(woken[0].queue) > woken[0].workers,
+    )
     strict = gates["StrictPostBuildSubstitutions"]
     rewrite = local_addresses(os.environ)
     folder = core.state / "unpacked"

@@ -27,8 +27,9 @@ class Held:
         return self.objects[key]
 
 
-def waking(*objects: AnyResource) -> Waking:
-    made = Waking(cast(Store, Held(objects)), None, lambda key: None, "")
+def waking(*objects: AnyResource, woken: list[Key] | None = None, crowded: bool = False) -> Waking:
+    wake = woken.append if woken is not None else lambda key: None
+    made = Waking(cast(Store, Held(objects)), None, wake, "", crowded=lambda: crowded)
     for one in objects:
         made.note(Change(ChangeType.ADDED, None, one))
     return made
@@ -113,3 +114,43 @@ async def test_a_wait_for_health_ends_with_a_new_spec_and_not_with_a_new_status(
     found.note(moved(one, kustomization("web", generation=2)))
     assert event.is_set()
     assert not found.by_source(one.key)
+
+
+# --- notes that can wait
+
+
+async def test_those_made_from_a_source_keep_their_order_whoever_of_them_was_served_last() -> None:
+    made = waking(*(kustomization(name) for name in ("one", "two", "three")))
+    served = kustomization("one", status=ready())
+    made.note(Change(ChangeType.MODIFIED, kustomization("one"), served))
+    change = moved(git_repository(revision="main@sha1:1"), git_repository(revision=NEW, digest="sha256:" + "1" * 64))
+    assert await names(made.on_source(change)) == ["one", "two", "three"]
+
+
+def test_a_note_is_put_off_once_for_each_revision_while_others_wait() -> None:
+    woken: list[Key] = []
+    web = kustomization("web")
+    made = waking(web, woken=woken, crowded=True)
+    assert made.put_off(web.key, "main@sha1:1")
+    assert woken == [web.key]
+    assert not made.put_off(web.key, "main@sha1:1")
+    assert made.put_off(web.key, "main@sha1:2")
+    assert made.put_off(web.key, "main@sha1:3"), "a newer revision came before the note"
+    assert not made.put_off(web.key, "main@sha1:3")
+    assert woken == [web.key] * 3
+
+
+def test_a_note_is_not_put_off_when_nobody_waits_or_somebody_waits_for_it() -> None:
+    web, base = kustomization("web", dependsOn=[{"name": "base"}]), kustomization("base")
+    assert not waking(web, base).put_off(web.key, NEW)
+    made = waking(web, base, crowded=True)
+    assert not made.put_off(base.key, NEW)
+    assert made.put_off(web.key, NEW)
+
+
+def test_what_was_put_off_is_forgotten_with_its_object() -> None:
+    web = kustomization("web")
+    made = waking(web, crowded=True)
+    assert made.put_off(web.key, NEW)
+    made.note(Change(ChangeType.DELETED, web, web))
+    assert made.put_off(web.key, NEW), "another object of the same name"
