@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imagebot.api import ImagePolicy, ImageUpdateAutomation, SkippedMarker
 from imagebot.bot.proposal import Proposal
+from imagebot.markers.files import is_candidate, update_root
 from imagebot.plan.diff import unified
 from imagebot.plan.rehearsal import Rehearsal
 from imagebot.policy.base import InvalidFilter, InvalidPolicy, NoChoice
@@ -141,8 +143,14 @@ async def _commit(rehearsal: Rehearsal, automation: ImageUpdateAutomation, tops:
         message=built.message if built.commit is not None else None,
         signed=source.signer is not None,
         files=tuple(files) if built.commit is not None else (),
-        skipped=proposal.update.skipped,
+        skipped=tuple(_whole(marker, update_root(automation.spec.update.path)) for marker in proposal.update.skipped),
     )
+
+
+def _whole(marker: SkippedMarker, root: str) -> SkippedMarker:
+    """The marker with its path from the top of the repository; statuses have it from the update path."""
+    one_file = is_candidate(root) and posixpath.basename(root) == marker.path
+    return marker.model_copy(update={"path": root if one_file else posixpath.join(root, marker.path)})
 
 
 async def _files(proposal: Proposal) -> Sequence[FilePlan]:
