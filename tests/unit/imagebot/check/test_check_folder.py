@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from imagebot.check.checkouts import normal_url
+from imagebot.check.command import check
 from imagebot.check.findings import RULES, Severity
 from imagebot.check.places import locate
 from imagebot.check.run import Report, check_folder
@@ -92,7 +95,7 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Checks a folder with these manifests and, where files of a checkout are given, that checkout."""
     monkeypatch.chdir(tmp_path)
 
-    def check(text: str = GOOD, files: dict[str, str] | None = None, **options: Any) -> Report:
+    def run(text: str = GOOD, files: dict[str, str] | None = None, **options: Any) -> Report:
         Path("manifests").mkdir(exist_ok=True)
         Path("manifests/all.yaml").write_text(text)
         for name, content in (files or {}).items():
@@ -102,7 +105,7 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         repositories = ("fleet=fleet",) if files is not None else ()
         return check_folder(Path("manifests"), load_packages().scheme, repositories, **options)
 
-    return check
+    return run
 
 
 def told(report: Report) -> list[str]:
@@ -481,30 +484,49 @@ def program(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_command(checked: Check, tmp_path: Path) -> None:
+def command(*arguments: str) -> tuple[int, str]:
+    """The command in this process: exit code and stdout."""
+    result = CliRunner().invoke(check, list(arguments), standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return int(result.return_value), result.stdout
+
+
+def test_the_program(checked: Check, tmp_path: Path) -> None:
+    checked(files={"deploy/web.yaml": MARKER, "b.yaml": MARKER})
+    code, out, err = program("manifests", "--repository", "fleet=fleet", "--strict")
+    lines = out.splitlines()
+    assert (code, err) == (2, "")
+    assert lines[0].startswith("fleet/b.yaml:1:8: warning: marker apps:web: ")
+    assert lines[0].endswith(" [uncovered-marker]")
+    assert lines[1:] == [f"    {RULES['uncovered-marker'].mend}", "", "1 warning: 4 objects in 1 file, 2 markers in fleet"]
+
+
+def test_exit_codes_and_forms(checked: Check, tmp_path: Path) -> None:
     checked(files={"deploy/web.yaml": MARKER})
-    code, out, err = program("manifests", "--repository", "fleet=fleet")
-    assert (code, out, err) == (0, "nothing found: 4 objects in 1 file, 1 marker in fleet\n", "")
-    (tmp_path / "fleet/b.yaml").write_text(MARKER)
     arguments = ("manifests", "--repository", "fleet=fleet")
-    code, out, _ = program(*arguments)
-    assert code == 0
-    assert out.splitlines()[0].startswith("fleet/b.yaml:1:8: warning: marker apps:web: ")
-    assert program(*arguments, "--strict")[0] == 2
-    assert program(*arguments, "--strict", "--ignore", "uncovered-marker")[0] == 0
+    assert command(*arguments, "--strict") == (0, "nothing found: 4 objects in 1 file, 1 marker in fleet\n")
+    (tmp_path / "fleet/b.yaml").write_text(MARKER)
+    assert command(*arguments)[0] == 0
+    assert command(*arguments, "--strict")[0] == 2
+    assert command(*arguments, "--strict", "--ignore", "uncovered-marker")[0] == 0
     (tmp_path / "manifests/all.yaml").write_text(edited("range: 1.x", "range: '?'"))
-    code, out, _ = program(*arguments, "--strict", "-o", "json")
+    code, out = command(*arguments, "--strict", "-o", "json")
     data = json.loads(out)
     assert (code, data["summary"]["errors"], data["summary"]["warnings"]) == (1, 1, 1)
     assert {"file", "line", "column", "severity", "rule", "message", "mend"} <= data["findings"][0].keys()
-    code, out, _ = program(*arguments, "-o", "sarif")
+    code, out = command(*arguments, "-o", "sarif")
     assert (code, len(json.loads(out)["runs"][0]["results"])) == (1, 2)
 
 
+def test_without_a_folder_it_says_what_to_give() -> None:
+    with pytest.raises(click.UsageError, match="imagebot check DIRECTORY"):
+        command()
+
+
 def test_a_check_that_cannot_be_made(tmp_path: Path) -> None:
-    code, out, err = program(str(tmp_path / "missing"))
-    assert (code, out) == (1, "")
-    assert "is not a folder" in err
+    with pytest.raises(Invalid, match="is not a folder"):
+        command(str(tmp_path / "missing"))
 
 
 def test_every_rule_says_what_to_do() -> None:
