@@ -210,7 +210,10 @@ class _Reading:
             path, line = self.shown(problem.path), problem.line or 0
             if path in known or (problem.path, line) in self.documents or self._is_encrypted(problem):
                 continue
-            self.result.findings.append(Finding(rules.INVALID_MANIFEST, path, line, 1 if line else 0, problem.message))
+            # What is left out may be as harmless as the templates of a chart; what is shown says so or not.
+            severity = Severity.WARNING if problem.path == "." else None
+            found = Finding(rules.INVALID_MANIFEST, path, line, 1 if line else 0, problem.message, severity=severity)
+            self.result.findings.append(found)
 
     def _is_encrypted(self, problem: Problem) -> bool:
         """Whether it is about a Secret that SOPS has encrypted: a cluster's business, and no fault."""

@@ -253,6 +253,15 @@ def test_templates_and_other_files_are_nothing_to_fail_for(checked: Check, tmp_p
     assert told(checked()) == ["manifests/chart.yaml:1:2: warning: invalid-yaml"]
 
 
+def test_many_files_that_are_not_ours_are_no_error(checked: Check, tmp_path: Path) -> None:
+    (tmp_path / "manifests").mkdir()
+    for number in range(120):
+        (tmp_path / f"manifests/{number}.yaml").write_text("{{ if .Values.x }}\na: [\n")
+    report = checked()
+    assert {finding.level for finding in report.findings} == {Severity.WARNING}
+    assert len([finding for finding in report.findings if finding.rule.id == "invalid-yaml"]) == 120
+
+
 def test_secrets_that_others_make_count(checked: Check) -> None:
     named = edited("  interval: 1m\n  ref:", "  interval: 1m\n  secretRef: {name: login}\n  ref:")
     for kind, spec in (("SealedSecret", {}), ("ExternalSecret", {"target": {"name": "login"}})):
