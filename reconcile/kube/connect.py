@@ -53,7 +53,10 @@ class Impersonation:
     groups: tuple[str, ...] = ()
 
     def headers(self) -> list[tuple[str, str]]:
-        """The request headers that say so."""
+        """The request headers that say so; raises Invalid for a name that would be more than a header's value."""
+        for name in (self.user, *self.groups):
+            if not name.isprintable():
+                raise Invalid(f"cannot act as {name!r}: nobody has such a name")
         return [("Impersonate-User", self.user), *(("Impersonate-Group", group) for group in self.groups)]
 
 

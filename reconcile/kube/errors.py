@@ -25,7 +25,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 
@@ -35,6 +36,8 @@ from reconcile.redact import redact
 
 MAX_TEXT = 2000
 """Characters kept of an answer that is no Status object."""
+_PLAIN: Final = "!$&'()*+,;=:@"
+"""Characters of a path that need no encoding, besides letters, digits and `-._~`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,11 @@ class Target:
 
     @property
     def path(self) -> str:
-        """The path below the server's address."""
+        """The path below the server's address, percent-encoded; raises Invalid for a name that would lead elsewhere."""
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         if self.namespace:
             parts += ["namespaces", self.namespace]
-        return "/" + "/".join(part for part in (*parts, self.plural, self.name, self.subresource) if part)
+        return "/" + "/".join(_segment(part) for part in (*parts, self.plural, self.name, self.subresource) if part)
 
     @property
     def resource(self) -> str:
@@ -65,6 +68,20 @@ class Target:
     def __str__(self) -> str:
         where = "/".join(part for part in (self.namespace, self.name) if part)
         return f"{self.resource} {where}" if where else self.resource
+
+
+def _segment(text: str) -> str:
+    """One step of a path. Names come from anybody: none of them may be more than one step.
+
+    The rule and its words are those of Kubernetes' own client.
+    """
+    wrong = [f"may not be '{text}'"] if text in {".", ".."} else [f"may not contain '{each}'" for each in "/%" if each in text]
+    if wrong:
+        raise Invalid(f'invalid resource name "{text}": [{" ".join(wrong)}]')
+    try:
+        return quote(text, safe=_PLAIN)
+    except UnicodeEncodeError:
+        raise Invalid(f"invalid resource name {text!r}: [must be UTF-8]") from None
 
 
 class KubeError(ClusterError):

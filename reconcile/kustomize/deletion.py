@@ -9,7 +9,7 @@ from reconcile.apply.changeset import Action
 from reconcile.apply.inventory import Entry
 from reconcile.apply.owner import Owner
 from reconcile.apply.prune import wait_gone
-from reconcile.errors import NotFound, ReconcileError
+from reconcile.errors import Invalid, NotFound, ReconcileError
 from reconcile.kustomize.sources import OUR_GROUP
 from reconcile.kustomize.times import Times
 from reconcile.kustomize.tools import Tools
@@ -51,7 +51,7 @@ class Deletion:
     async def _exists(self, account: Key) -> bool:
         try:
             await self._tools.store.service_account(account)
-        except NotFound:
+        except (NotFound, Invalid):  # or none can have such a name
             return False
         return True
 
