@@ -19,7 +19,7 @@ from reconcile.cli.building import Plan, built, from_cluster, from_file
 from reconcile.cli.kindgroup import KindGroup, kustomization_name, name_of, one_namespace
 from reconcile.cli.output import clean
 from reconcile.cli.place import Place
-from reconcile.cli.target import DURATION, finish, open_cluster_of, place_options
+from reconcile.cli.target import APPLIED, DURATION, finish, open_cluster_of, place_options
 from reconcile.runtime.logs import configure
 from reconcile.yamlio import dump
 
@@ -62,7 +62,7 @@ def build() -> None:
 @build.command("kustomization")
 @build_options
 @click.option("--dry-run", is_flag=True, help="Ask no cluster: needs --kustomization-file, leaves out substituteFrom.")
-@place_options(folder=False)
+@place_options(folder=False, refusal=APPLIED)
 def build_kustomization(plan: Plan, dry_run: bool, timeout: float, place: Place) -> int:
     """Build a folder with the spec of a Kustomization, and print the objects that would be applied.
 

@@ -17,7 +17,7 @@ from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import load_packages
 from reconcile.cli.output import clean
 from reconcile.cli.place import Object, Place
-from reconcile.cli.target import finish, open_cluster_of, place_options
+from reconcile.cli.target import APPLIED, finish, open_cluster_of, place_options
 from reconcile.errors import Invalid, MissingProgram, NotFound, ReconcileError
 from reconcile.runtime.logs import configure
 from reconcile.versions.version import InvalidVersion, parse_version
@@ -52,7 +52,7 @@ class Finding:
 @click.option("--pre", is_flag=True, help="Only whether the service could be installed: the version of Kubernetes.")
 @click.option("--programs/--no-programs", default=None, help="Look for the programs that the service starts. [default: in a pod]")
 @click.option("-l", "--selector", default=SELECTOR, show_default=True, metavar="LABELS", help="Labels of the Deployments.")
-@place_options(folder=False)
+@place_options(folder=False, refusal=APPLIED)
 def check_cluster(pre: bool, programs: bool | None, selector: str, place: Place) -> int:
     """Check a cluster: the version of Kubernetes, the definitions of our kinds, the Deployments of the service.
 

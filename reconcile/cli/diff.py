@@ -14,7 +14,7 @@ from reconcile.cli.comparing import Comparison, Difference
 from reconcile.cli.kindgroup import KindGroup, one_namespace
 from reconcile.cli.output import clean, say
 from reconcile.cli.place import Place
-from reconcile.cli.target import finish, open_cluster_of, place_options
+from reconcile.cli.target import APPLIED, finish, open_cluster_of, place_options
 from reconcile.errors import Invalid, NotFound, ReconcileError
 from reconcile.ports.clock import SystemClock
 from reconcile.runtime.logs import configure
@@ -34,7 +34,7 @@ def diff() -> None:
 @diff.command("kustomization")
 @build_options
 @click.option("--ignore-not-found", is_flag=True, help="Without the Kustomization in the cluster take that of the file.")
-@place_options(folder=False)
+@place_options(folder=False, refusal=APPLIED)
 def diff_kustomization(plan: Plan, ignore_not_found: bool, timeout: float, place: Place) -> int:
     """Build a folder with the spec of a Kustomization and compare each object with the live one, by a server-side dry run.
 

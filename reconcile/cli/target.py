@@ -54,8 +54,18 @@ DURATION = DurationType(least=0.001)
 """How long a command waits."""
 
 
-def place_options(*, folder: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options that say where to look; the command is given `place`. Without `folder`, `--dir` is refused with the reason."""
+APPLIED = (
+    "Kustomizations are applied to clusters, never to a folder: "
+    "leave --dir out, and name the cluster with --kubeconfig or --context."
+)
+"""Why a command that looks into what was applied takes no folder."""
+
+
+def place_options(*, folder: bool = True, refusal: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that say where to look; the command is given `place`.
+
+    Without `folder`, `--dir` is refused with `refusal`, or because nothing is ever written to a folder.
+    """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
@@ -65,7 +75,8 @@ def place_options(*, folder: bool = True) -> Callable[[Callable[..., Any]], Call
         ) -> Any:  # fmt: skip
             if directory is not None and not folder:
                 raise click.UsageError(
-                    f"the objects of {directory} are its files, which imagebot never writes: edit the manifest, and a service "
+                    refusal
+                    or f"the objects of {directory} are its files, which imagebot never writes: edit the manifest, and a service "
                     "that runs on the folder acts on it within two seconds."
                 )
             if directory is not None and (kubeconfig or context):

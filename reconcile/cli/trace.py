@@ -14,7 +14,7 @@ from reconcile.app import load_packages
 from reconcile.apply.owner import KUSTOMIZE, labels_of
 from reconcile.cli.output import clean, print_data
 from reconcile.cli.place import Object, Place
-from reconcile.cli.target import finish, open_cluster_of, place_options
+from reconcile.cli.target import APPLIED, finish, open_cluster_of, place_options
 from reconcile.cli.verdict import condition
 from reconcile.errors import Invalid, NotFound, ReconcileError
 from reconcile.ports.cluster import Reference
@@ -37,7 +37,7 @@ Section = dict[str, str]
 
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="KIND[/NAME] [NAME] | IMAGE:TAG")
-@place_options(folder=False)
+@place_options(folder=False, refusal=APPLIED)
 @click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True)
 def trace(words: tuple[str, ...], place: Place, output: str) -> int:
     """Show where an object comes from: its Kustomization, the source of that, revision and messages.

@@ -15,7 +15,7 @@ from reconcile.apply.inventory import Entry, references_of
 from reconcile.cli.kindgroup import KindGroup, kustomization_name, name_of, one_namespace
 from reconcile.cli.output import clean, print_data
 from reconcile.cli.place import Object, Place
-from reconcile.cli.target import finish, open_cluster_of, place_options
+from reconcile.cli.target import APPLIED, finish, open_cluster_of, place_options
 from reconcile.errors import NotFound
 from reconcile.ports.cluster import Reference
 from reconcile.runtime.logs import configure
@@ -46,7 +46,7 @@ def tree() -> None:
 @tree.command("kustomization")
 @kustomization_name
 @click.option("--compact", is_flag=True, help="Only objects of Flux's kinds.")
-@place_options(folder=False)
+@place_options(folder=False, refusal=APPLIED)
 @click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True)
 def tree_kustomization(name: str, compact: bool, place: Place, output: str) -> int:
     """Show the objects that a Kustomization has applied, as a tree.

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 import yaml
 
+from reconcile.cli.main import main
 from reconcile.runtime.bus import trace_of
-from tests.support.clusterlab import ROOT, until
+from tests.support.clusterlab import ROOT, install_definitions, until
 from tests.support.controlplane import Cluster
 from tests.support.gitopslab import KUSTOMIZE, GitOpsLab, config_map, gitops_lab, manifests, programs_path
 from tests.support.kubeapi import Object
@@ -23,6 +25,8 @@ from tests.support.lab import automation, image_policy, image_repository
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
+CIPHER = "ENC[AES256_GCM,data:zzz,iv:zzz,tag:zzz,type:str]"
+FLUX = "kustomize.toolkit.fluxcd.io"
 HUSH, HUSHED = "correct-horse", "battery-staple"
 
 
@@ -252,3 +256,66 @@ def steer(world: GitOpsLab, program: Program) -> None:
     assert failed.err.splitlines()[-1].startswith(f"✗ Kustomization {namespace}/app: ")
     assert "broken.yaml" in failed.err
     assert "BuildFailed" in events.out
+
+
+def crd(group: str) -> Object:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"gadgets.{group}"},
+        "spec": {
+            "group": group,
+            "names": {"kind": "Gadget", "plural": "gadgets"},
+            "scope": "Namespaced",
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+
+
+def test_a_diff_of_what_needs_what_is_not_there_yet(
+    control_plane: Cluster, namespace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", programs_path())
+    install_definitions(control_plane.api)
+    other, group = f"{namespace[:40]}-more", f"{namespace[:40]}.test"
+    left_alone = {"labels": {f"{FLUX}/ssa": "Ignore"}}
+    sops = {"mac": CIPHER, "version": "3.9.0"}
+    objects: list[Object] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "inside", "namespace": other}},
+        crd(group),
+        {"apiVersion": f"{group}/v1", "kind": "Gadget", "metadata": {"name": "first", "namespace": namespace}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "alone", "namespace": namespace, **left_alone}},
+        {**secret(""), "metadata": {"name": "login", "namespace": namespace}, "data": {"password": CIPHER}, "sops": sops},
+    ]
+    spec = {"interval": "1h", "prune": True, "path": "./app", "sourceRef": {"kind": "GitRepository", "name": "fleet"}}
+    web: Object = {"apiVersion": KUSTOMIZE, "kind": "Kustomization", "metadata": {"name": "web"}, "spec": spec}
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "all.yaml").write_text(manifests(*objects))
+    (tmp_path / "web.yaml").write_text(manifests(web))
+    kubeconfig = ["--kubeconfig", str(control_plane.kubeconfig), "-n", namespace]
+    words = ["diff", "ks/web", "--path", str(tmp_path / "app"), "--kustomization-file", str(tmp_path / "web.yaml"), *kubeconfig]
+
+    def compared(*more: str) -> tuple[int, list[str], str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *more])
+        structlog.reset_defaults()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), sorted(out.splitlines()), err
+
+    code, _, err = compared()
+    assert (code, err.endswith("compare with the file alone by --ignore-not-found\n")) == (2, True)
+    expected = [
+        f"► ConfigMap/{namespace}/alone skipped",
+        f"► ConfigMap/{other}/inside created",
+        f"► CustomResourceDefinition/gadgets.{group} created",
+        f"► Gadget/{namespace}/first created",
+        f"► Namespace/{other} created",
+    ]
+    assert compared("--ignore-not-found")[:2] == (1, sorted([*expected, f"► Secret/{namespace}/login created"]))
+    labels = {f"{FLUX}/name": "web", f"{FLUX}/namespace": namespace}
+    live = secret(HUSH)
+    live["metadata"] |= {"namespace": namespace, "labels": labels}
+    control_plane.api.apply(live, manager="kustomize-controller")
+    assert compared("--ignore-not-found")[:2] == (1, sorted(expected))

@@ -131,6 +131,7 @@ def test_a_build_that_fails_names_the_file(repository: Path, capsys: pytest.Capt
         ("build ks web", "Missing option '--path'"),
         ("build deployment web --path .", "write imagebot build kustomization NAME"),
         ("diff ks web --path . -A", "diff is about one object: name its namespace with -n"),
+        ("diff ks web --path . --dir .", "Kustomizations are applied to clusters, never to a folder: leave --dir out"),
         ("tree deployment web", "write imagebot tree kustomization NAME"),
         ("tree ks", "Missing argument 'NAME'"),
         ("trace web", "as KIND/NAME or KIND NAME, or an image with its tag"),
