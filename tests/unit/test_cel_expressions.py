@@ -107,3 +107,13 @@ def test_everything_has_a_bound() -> None:
     with pytest.raises(cel.EvaluationFailed, match="budget"):
         nested.holds({"status": {"l": list(range(200))}})
     assert cel.parse(" && ".join(["status.replicas == 2"] * 400)).holds(OBJECT)
+
+
+def test_what_would_take_all_memory_is_ended_and_nothing_else_is() -> None:
+    grown = cel.parse("'aaaaaaaaaa'" + ".replace('a', 'aaaaaaaaaa')" * 20 + " != ''")
+    long = "x" * 200_000
+    listed = cel.parse("m.filter(a, m.filter(b, (s + s + s) == (s + t + s)).size() > 0).size() == 0")
+    for expression in (grown, listed, grown):
+        with pytest.raises(cel.EvaluationFailed, match=r"it takes too much time or memory$"):
+            expression.holds({"s": long, "t": long, "m": list(range(99))})
+        assert cel.parse("status.replicas == 2").holds(OBJECT)
