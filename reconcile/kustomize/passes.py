@@ -205,9 +205,13 @@ class Pass:
         if spec.wait:
             myself = (OUR_GROUP, "Kustomization", key.namespace, key.name)
             return [one for one in references if (one.group, one.kind, one.namespace, one.name) != myself]
-        return [
-            Reference(one.api_version or "apps/v1", one.kind, one.namespace or "", one.name) for one in spec.health_checks or ()
-        ]
+        found: list[Reference] = []
+        for check in spec.health_checks or ():
+            named = Reference(check.api_version or "apps/v1", check.kind, check.namespace or "", check.name)
+            # Without a namespace an object that was applied is meant, wherever it is: upstream looks for it in none, in vain.
+            placed = [one for one in references if (one.group, one.kind, one.name) == (named.group, named.kind, named.name)]
+            found += [named] if check.namespace or not placed else placed
+        return list(dict.fromkeys(found))
 
     async def _health(self, references: Sequence[Reference], target: Target | None = None, built: Built | None = None) -> None:
         """Wait until what is to be healthy is so; nothing is shown of a wait that is over at once."""
