@@ -13,6 +13,7 @@ from imagebot.check.run import Report, check_folder
 from imagebot.check.sarif import as_sarif
 from reconcile import __version__
 from reconcile.app import load_packages
+from reconcile.cli.flags import HELP_NAMES
 from reconcile.cli.output import clean, print_data
 from reconcile.runtime.logs import configure
 
@@ -23,7 +24,7 @@ NO_DIRECTORY = "name the folder with your manifests: imagebot check DIRECTORY"
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
-@click.command()
+@click.command(context_settings=HELP_NAMES)
 @click.argument("directory", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--repository",

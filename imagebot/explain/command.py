@@ -12,10 +12,12 @@ import click
 from imagebot.api import ImagePolicy, ImageRepository, ImageUpdateAutomation
 from imagebot.explain import sections as parts
 from imagebot.explain.chain import Chain, open_chain
+from imagebot.explain.held import held_section
 from imagebot.explain.print import as_data, print_sections
 from imagebot.explain.sections import Scan, Section
 from imagebot.explain.tags import Judgement, judge, policy_of
 from imagebot.policy.base import InvalidFilter, InvalidPolicy
+from imagebot.policy.choose import Policy
 from imagebot.policy.controller import referred
 from imagebot.scan.tags import InvalidExclusion
 from reconcile.api.meta import Key
@@ -148,7 +150,16 @@ class Explainer:
         found = [parts.repository_section(repository, scan, judgement, self.now), parts.rule_section(policy), *notes]
         if judgement is not None:
             found.append(parts.tags_section(judgement, self._rows))
+            found += await self._held(resource, repository, policy, scan)
         return [*found, parts.choice_section(resource, judgement, scan), users]
+
+    async def _held(self, resource: ImagePolicy, repository: ImageRepository, policy: Policy, scan: Scan) -> list[Section]:
+        try:
+            holds = await self._chain.all_of("ImageHold", resource.key.namespace)
+        except ReconcileError as error:
+            return [Section("Kept back", notes=(f"ImageHolds cannot be read: {error}.",))]
+        found = held_section(resource, repository, policy, scan.tags, holds, self.now) if scan.fresh else None
+        return [found] if found is not None else []
 
     async def _writers(self, resource: ImagePolicy) -> Section:
         try:

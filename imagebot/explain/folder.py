@@ -20,6 +20,7 @@ from imagebot.explain.print import as_data, print_sections
 from imagebot.explain.sections import Scan, Section
 from imagebot.explain.tags import InvalidFilter, judge, policy_of
 from imagebot.markers.files import update_root
+from imagebot.plan.plan import held_because
 from imagebot.plan.rehearsal import Rehearsal, rehearsed
 from imagebot.policy.base import InvalidPolicy
 from imagebot.policy.controller import referred
@@ -100,6 +101,7 @@ async def _explain(
                     code, section = await _tag(chain, explainer.scans.get(referred(policy)), policy, after, tag)
                     codes.append(code)
                     sections = _instead(sections, section)
+                sections += _held(after)
                 sections.append(await _markers(rehearsal, after))
                 answer.append((policy, sections))
         worst = UNKNOWN if UNKNOWN in codes else max(codes, default=CHOSEN)
@@ -172,6 +174,15 @@ async def _tag(chain: Chain, scan: Scan | None, before: ImagePolicy, after: Imag
     if not chosen and latest is not None:
         notes.append(f"A pass now chooses {latest.tag}.")
     return (CHOSEN if chosen else NOT_CHOSEN), Section("Tag", tuple(facts), notes=tuple(notes))
+
+
+def _held(after: ImagePolicy) -> list[Section]:
+    """What keeps a pass now from choosing what the rule prefers."""
+    held = held_because(after)
+    if held is None:
+        return []
+    latest = after.status.latest_ref
+    return [Section("Held", (("why", held), ("a pass now has", str(latest) if latest else "no choice")))]
 
 
 # --- markers

@@ -157,7 +157,9 @@ def choice_section(resource: ImagePolicy, judgement: Judgement | None, scan: Sca
     if judgement is not None and judgement.choice is not None and latest is not None and judgement.choice.tag == latest.tag:
         facts.append(("because it is", judgement.choice.reason))
     elif judgement is not None and judgement.choice is not None and scan.fresh:
-        notes.append(f"The next scan and pass would choose {judgement.choice.tag}: {judgement.choice.reason}.")
+        held = cond.is_true(status.conditions, "Held")
+        who = "The rule alone" if held else "The next scan and pass"
+        notes.append(f"{who} would choose {judgement.choice.tag}: {judgement.choice.reason}.")
     elif judgement is not None and judgement.problem and scan.fresh:
         kept = f" {latest} stays in force." if latest else ""
         notes.append(f"From the tags of now nothing can be chosen: {judgement.problem}.{kept}")

@@ -12,7 +12,7 @@ from imagebot.markers.files import is_candidate, update_root
 from imagebot.plan.diff import unified
 from imagebot.plan.rehearsal import Rehearsal
 from imagebot.policy.base import InvalidFilter, InvalidPolicy, NoChoice
-from imagebot.policy.controller import referred
+from imagebot.policy.controller import HELD, referred
 from imagebot.policy.rules import policy_of
 from reconcile.api import conditions as cond
 from reconcile.api.meta import Key
@@ -110,6 +110,8 @@ async def _decision(rehearsal: Rehearsal, policy: ImagePolicy) -> Decision:
 def _why(rehearsal: Rehearsal, policy: ImagePolicy) -> str:
     if policy.spec.suspend:
         return "suspended: what it chose before stays"
+    if (held := held_because(policy)) is not None:
+        return held
     latest, scanned = policy.status.latest_ref, rehearsal.tags.get(referred(policy))
     if scanned is not None and latest is not None:
         try:
@@ -121,6 +123,12 @@ def _why(rehearsal: Rehearsal, policy: ImagePolicy) -> str:
                 return choice.reason
     ready = cond.get(policy.status.conditions, cond.READY)
     return ready.message if ready is not None else "nobody has looked at it yet"
+
+
+def held_because(policy: ImagePolicy) -> str | None:
+    """Why a choice is not what the rule prefers, from the condition Held; None when nothing holds it."""
+    held = cond.get(policy.status.conditions, HELD)
+    return f"{held.reason}: {held.message}" if held is not None and held.status == "True" else None
 
 
 async def _commit(rehearsal: Rehearsal, automation: ImageUpdateAutomation, tops: dict[tuple[str, str], str]) -> CommitPlan:

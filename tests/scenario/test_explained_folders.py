@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.commands import program
-from tests.support.lab import Lab, automation, git_repository, image_policy, image_repository, lab
+from tests.support.lab import Lab, automation, git_repository, image_policy, image_repository, lab, obj
 
 HELM = 'a: [\n# {"$imagepolicy": "apps:web"}\n'
 
@@ -133,6 +133,22 @@ async def test_what_a_service_has_stored_counts_and_stays(world: Lab) -> None:
     code, (found,) = await explained(world, "web", "1.2.0", "--no-scan")
     assert code == 1
     assert [row["verdict"] for row in found["markers"]["rows"]][:2] == ["unchanged", "unchanged"]
+
+
+async def test_a_hold_is_told_with_what_it_leads_to(world: Lab) -> None:
+    spec = {"imageRef": {"policy": "web"}, "mode": "Reject", "tags": ["1.1.0"], "reason": "breaks logins"}
+    world.declare(obj("imagebot.dev/v1alpha1", "ImageHold", "web", spec))
+    code, (found,) = await explained(world, "web", "1.1.0")
+    assert code == 2
+    assert found["held"]["why"].startswith("Rejected: ")
+    assert "breaks logins" in found["held"]["why"]
+    assert found["held"]["aPassNowHas"] == f"{world.image('web')}:1.0.0"
+    assert {row["new"] for row in found["markers"]["rows"] if (row["file"], row["line"]) == ("apps/a.yaml", "1")} == {
+        f"{world.image('web')}:1.0.0"
+    }
+    code, out, _ = await program("plan", str(world.folder), "--state", str(world.state), "-o", "json")
+    decisions = {decision["policy"]: decision for decision in json.loads(out)["decisions"]}
+    assert decisions["apps/web"]["why"] == found["held"]["why"]
 
 
 async def test_words_that_mean_nothing(world: Lab) -> None:
