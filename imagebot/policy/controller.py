@@ -26,7 +26,6 @@ from imagebot.policy.decide import (
     REJECTED,
     SOAKING,
     TAG_MUTATED,
-    Chosen,
     Decision,
     Held,
     Hold,
@@ -39,18 +38,14 @@ from imagebot.policy.holding import (
     ANNOTATIONS,
     concerns,
     holds_for,
-    last_choice,
-    remembered,
     rule_of,
-    same_image,
-    same_rule,
     sights,
+    situation_of,
 )
 from imagebot.policy.mutation import ALLOW_MUTATION, Before, Settled, settle
 from imagebot.policy.rules import policy_of
 from imagebot.scan.access import Access, check_identity_gate, repository_of
 from imagebot.scan.cache import Scanned, TagStore
-from imagebot.scan.tags import Exclusion
 from reconcile.api import conditions as cond
 from reconcile.api.duration import format_duration
 from reconcile.api.meta import Key
@@ -195,7 +190,7 @@ class ImagePolicyReconciler(Reconciler):
         self, run: Run, repository: ImageRepository, policy: Policy, scanned: Scanned, holds: Sequence[Hold]
     ) -> Success:
         resource: ImagePolicy = run.resource
-        situation = _situation(run, repository, policy, scanned, holds)
+        situation = situation_of(resource, repository, policy, scanned.tags.index(), scanned.exclusions, holds, run.now)
         digests: dict[str, str | None] = {}
         while isinstance(decision := _decide(replace(situation, digests=digests)), Need):
             digests |= await self._looked_up(repository, decision)
@@ -343,27 +338,6 @@ def _build(spec: ImagePolicySpec) -> Policy:
         return policy_of(spec)
     except InvalidPolicy as error:
         raise Stalled("InvalidPolicy", f"invalid policy: {error}") from error
-
-
-def _situation(run: Run, repository: ImageRepository, policy: Policy, scanned: Scanned, holds: Sequence[Hold]) -> Situation:
-    resource: ImagePolicy = run.resource
-    index, last = scanned.tags.index(), last_choice(resource, repository)
-    previous = resource.status.observed_previous_ref
-    allowed = resource.meta.annotations.get(ALLOW_DOWNGRADE)
-    return Situation(
-        policy,
-        index,
-        run.now,
-        last=Chosen(last.tag, last.digest) if last is not None else None,
-        previous=previous.tag if previous is not None and same_image(previous.name, repository.spec.image) else None,
-        same_rule=same_rule(resource),
-        excluded=last is not None and last.tag not in index and Exclusion(scanned.exclusions).drops(last.tag),
-        downgrades=resource.spec.downgrade == "Allow",
-        allowed=allowed if allowed != resource.status.allowed_downgrade else None,
-        holds=holds,
-        minimum_age=resource.spec.minimum_age or 0.0,
-        remembered=remembered(resource.status.first_seen),
-    )
 
 
 def _decide(situation: Situation) -> Decision | Need:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from imagebot.api import FirstSight, ImagePolicy, ImageRef, ImageRepository
 from imagebot.holds import ImageHold
-from imagebot.policy.decide import ALLOW_DOWNGRADE, Candidate, Hold
+from imagebot.policy.choose import Policy
+from imagebot.policy.decide import ALLOW_DOWNGRADE, Candidate, Chosen, Hold, Situation
+from imagebot.policy.index import TagIndex
 from imagebot.policy.mutation import ALLOW_MUTATION
+from imagebot.scan.tags import Exclusion
 from reconcile.ports.clock import parse_timestamp, timestamp
 from reconcile.registry.names import InvalidImage, parse_repository
 
@@ -68,6 +72,35 @@ def same_rule(policy: ImagePolicy) -> bool:
     if noted is not None:
         return bool(noted == rule_of(policy))
     return bool(policy.status.observed_generation == policy.meta.generation)
+
+
+def situation_of(
+    resource: ImagePolicy,
+    repository: ImageRepository,
+    policy: Policy,
+    index: TagIndex,
+    exclusions: Sequence[str],
+    holds: Sequence[Hold],
+    now: datetime,
+) -> Situation:
+    """What a decision about these tags is made from; `exclusions` are those by which the tags were kept."""
+    status, image = resource.status, repository.spec.image
+    last, previous = last_choice(resource, repository), status.observed_previous_ref
+    allowed = resource.meta.annotations.get(ALLOW_DOWNGRADE)
+    return Situation(
+        policy,
+        index,
+        now,
+        last=Chosen(last.tag, last.digest) if last is not None else None,
+        previous=previous.tag if previous is not None and same_image(previous.name, image) else None,
+        same_rule=same_rule(resource),
+        excluded=last is not None and last.tag not in index and Exclusion(exclusions).drops(last.tag),
+        downgrades=resource.spec.downgrade == "Allow",
+        allowed=allowed if allowed != status.allowed_downgrade else None,
+        holds=holds,
+        minimum_age=resource.spec.minimum_age or 0.0,
+        remembered=remembered(status.first_seen),
+    )
 
 
 def remembered(sights: Iterable[FirstSight] | None) -> tuple[Candidate, ...]:

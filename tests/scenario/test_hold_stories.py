@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,7 +48,8 @@ async def until(running: Running, tag: str, reason: str = "") -> AnyResource:
         found = await running.get("ImagePolicy", "web")
         return found if (choice(found), held(found)[0]) == (tag, reason) else None
 
-    return await eventually(probe, f"choice {tag!r} held by {reason!r}", 40)
+    found: AnyResource = await eventually(probe, f"choice {tag!r} held by {reason!r}", 40)
+    return found
 
 
 def scan(world: Lab, value: str) -> None:
@@ -228,3 +233,19 @@ async def test_what_is_held_costs_no_write_while_nothing_changes(world: Lab) -> 
         running.request("ImagePolicy", "web")
         await running.service.manager.drained()
         assert running.writes("ImagePolicy") == before
+
+
+async def test_explain_names_what_is_kept_back(world: Lab) -> None:
+    for tag in ("1.0.0", "1.1.0", "1.2.0"):
+        world.registry.push_image("web", tag)
+    world.declare_app()
+    world.declare(hold("leaks", "Reject", tags=["1.2.0"], reason="leaks memory"), hold("freeze", "Pin", tags=["1.0.0"]))
+    await world.once()
+    command = [sys.executable, "-m", "reconcile", "explain", "imgpol/web"]
+    place = ["--dir", str(world.folder), "--state", str(world.state)]
+    done = await asyncio.to_thread(subprocess.run, [*command, *place], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    kept_back = done.stdout.partition("Kept back")[2]
+    assert "kept at 1.0.0 by ImageHold freeze; without it the choice would be 1.2.0" in kept_back
+    assert re.search(r"1\.2\.0 +rejected +by ImageHold leaks \(leaks memory\)", kept_back)
+    assert "The rule alone would choose 1.2.0" in kept_back
