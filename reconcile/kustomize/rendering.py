@@ -16,7 +16,7 @@ from reconcile.errors import MissingProgram, NotFound, ReconcileError
 from reconcile.kustomize.build import Builder
 from reconcile.kustomize.decrypt import Decryption, refuse_encrypted
 from reconcile.kustomize.failure import BuildFailed
-from reconcile.kustomize.reach import reach
+from reconcile.kustomize.reach import Reach, reach
 from reconcile.kustomize.tree import resolve_path
 from reconcile.kustomize.variables import PostBuild, VariableSource
 from reconcile.ports.cluster import Object, Reference
@@ -87,8 +87,12 @@ class Renderer:
 
     async def reach(self, opened: Opened, artifact: str, spec: Any) -> str:
         """The same, found out now. Raises PathNotFound."""
-        path = await self.path(opened, spec)
-        found = await self._threads.run(lambda: reach(opened.root, opened.files, path, components=spec.components or ()))
+
+        def look() -> Reach:
+            path = resolve_path(opened.root, opened.files, spec.path)
+            return reach(opened.root, opened.files, path, components=spec.components or ())
+
+        found = await self._threads.run(look)
         self._reaches[_where(artifact, spec)] = found.digest
         while len(self._reaches) > MAX_REACHES:
             self._reaches.popitem(last=False)
