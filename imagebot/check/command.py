@@ -13,13 +13,14 @@ from imagebot.check.run import Report, check_folder
 from imagebot.check.sarif import as_sarif
 from reconcile import __version__
 from reconcile.app import load_packages
+from reconcile.cli.check import check_cluster
 from reconcile.cli.flags import HELP_NAMES
 from reconcile.cli.output import clean, print_data
 from reconcile.runtime.logs import configure
 
 CLEAN, ERRORS, WARNINGS = 0, 1, 2
 
-NO_DIRECTORY = "name the folder with your manifests: imagebot check DIRECTORY"
+NO_DIRECTORY = "these options are for a folder with manifests: imagebot check DIRECTORY; for a cluster see imagebot check-cluster"
 
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
@@ -49,9 +50,13 @@ def check(directory: Path | None, repositories: tuple[str, ...], strict: bool, i
 
     Every finding has file, line, column, severity, rule, what is wrong and how to mend it. Exit code 0: no errors; 1: errors, or
     it could not be checked; 2: warnings, with --strict. With -o sarif the findings are a SARIF 2.1.0 log.
+
+    Without DIRECTORY the cluster of the kubeconfig is checked, as `imagebot check-cluster` does.
     """
     if directory is None:
-        raise click.UsageError(NO_DIRECTORY)
+        if repositories or ignored or strict or output != "text":
+            raise click.UsageError(NO_DIRECTORY)
+        return int(check_cluster.main([], prog_name="imagebot check", standalone_mode=False) or 0)
     return check_directory(directory, repositories, ignored, strict=strict, output=output)
 
 

@@ -528,8 +528,14 @@ def test_exit_codes_and_forms(checked: Check, tmp_path: Path) -> None:
     assert (code, len(json.loads(out)["runs"][0]["results"])) == (1, 2)
 
 
-def test_without_a_folder_it_says_what_to_give() -> None:
+def test_options_for_a_folder_want_one() -> None:
     with pytest.raises(click.UsageError, match="imagebot check DIRECTORY"):
+        command("--strict")
+
+
+def test_without_a_folder_it_is_the_cluster_that_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/nonexistent/config")
+    with pytest.raises((Invalid, click.ClickException), match="there is no kubeconfig /nonexistent/config"):
         command()
 
 
