@@ -170,12 +170,14 @@ def test_what_is_refused_is_named_and_mended(lab: GitOpsLab, service: Replica) -
         if folder not in elsewhere:
             files[f"{folder}/ok.yaml"] = config_map(f"{folder}-ok")
         files |= {f"{folder}/{name}": text for name, text in bad.files.items()}
-    with denying_policy(lab.api, lab.namespace), HoldingWebhook(lab.api, f"refused-{lab.namespace}", seconds=1) as webhook:
+    with denying_policy(lab.api, lab.namespace), HoldingWebhook(lab.api, f"refused-{lab.namespace}", seconds=3) as webhook:
         until(lambda: webhook.asked(lab.namespace), "the webhook to be asked")
         webhook.holds = lambda operation, name: name == "slow-one"
         bare = repository(lab, "refused", files)
         for folder in BAD:
-            lab.kustomization(folder, f"./{folder}", "refused", targetNamespace=elsewhere.get(folder, lab.namespace))
+            place = elsewhere.get(folder, lab.namespace)
+            again = {"retryInterval": "2s"} if folder == "slow" else {}
+            lab.kustomization(folder, f"./{folder}", "refused", targetNamespace=place, **again)
         lab.kustomization("forced", "./forced", "refused", force=True)
         lab.kustomization("theirs", "./theirs", "refused")
         for folder, bad in BAD.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import ssl
 import tempfile
@@ -73,7 +74,8 @@ class HoldingWebhook:
             "kind": "ConfigMap",
             "metadata": {"name": "probe", "namespace": namespace, "labels": {LABEL: "yes"}},
         }
-        self._api.create(body, dry_run=True)
+        with contextlib.suppress(ApiError):  # it gave up waiting
+            self._api.create(body, dry_run=True)
         return self._probed.is_set()
 
     def release(self) -> None:
