@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.support.admission import DENIED, LABEL, HoldingWebhook, denying_policy
-from tests.support.clusterlab import Replica, until
+from tests.support.clusterlab import Replica, ready_of, until
 from tests.support.controlplane import Cluster
 from tests.support.gitopslab import SOURCE_V1, GitOpsLab, config_map, gitops_lab, manifests
 from tests.support.hostile_artifacts import ENDLESS, HostileStore, hostile_artifacts, until_asked
@@ -345,15 +345,18 @@ def test_many_small_objects(lab: GitOpsLab, service: Replica) -> None:
     every = [map_of(f"many-{n:04}", data={"n": str(n)}) for n in range(MANY)]
     bare = repository(lab, "many", {"app/all.yaml": manifests(*every)})
     lab.kustomization("many", "./app", "many")
-    found = lab.until_ready("Kustomization", "many")
+    # A thousand writes and as many dry runs: minutes where the machine has other things to do.
+    until(lambda: ready_of(lab.get("Kustomization", "many"))[0] == "True", "all to be applied", seconds=150)
+    found = lab.get("Kustomization", "many")
     assert inventory(found) == names(lab, "many-") == {body["metadata"]["name"] for body in every}
     mark = lab.cluster.audit.mark() if lab.cluster.audit is not None else 0
     every[500]["data"]["n"] = "changed"
     bare.commit({"app/all.yaml": manifests(*every[: MANY // 2 + 1]).encode()})
     lab.request("GitRepository", "many")
+    until(lambda: str(bare.head()) in ready_of(lab.get("Kustomization", "many"))[2], "half of them to be pruned", seconds=150)
     found = lab.until_applied("many", f"main@sha1:{bare.head()}")
     assert len(inventory(found)) == MANY // 2 + 1
-    until(lambda: len(names(lab, "many-")) == MANY // 2 + 1, "half of them to go")
+    until(lambda: len(names(lab, "many-")) == MANY // 2 + 1, "half of them to go", seconds=60)
     if lab.cluster.audit is not None:
         writes = [one for one in lab.writes(mark, service) if " configmaps many-" in one]
         applied = [one for one in writes if one.startswith("patch")]
