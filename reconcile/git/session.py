@@ -7,6 +7,7 @@ configuration file, and redirects are off with it, because git would send the he
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -57,6 +58,10 @@ Host *
 """
 
 
+MACHINE_CA = "SSL_CERT_FILE"
+"""Environment variable with a file of certificate authorities in place of the machine's."""
+
+
 @contextmanager
 def session(
     parent: Path, remote: Remote, credentials: GitCredentials, protocols: str = PROTOCOLS, timeout: float = 60.0
@@ -93,6 +98,10 @@ def _http(folder: Path, remote: Remote, credentials: GitCredentials, extra: dict
     ):
         if data:
             settings.append(("http", key, str(write_private(folder / key, data))))
+    machine = os.environ.get(MACHINE_CA, "")
+    if not credentials.ca and machine:
+        # What the HTTP clients of this process trust, git trusts too: the authority of a company, for instance.
+        settings.append(("http", "sslCAInfo", machine))
     if credentials.proxy:
         settings.append(("http", "proxy", credentials.proxy))
         extra |= {"NO_PROXY": "", "no_proxy": ""}

@@ -82,12 +82,19 @@ class KustomizationReconciler(Reconciler):
 
     def _refuse_identity(self, resource: AnyResource) -> None:
         decryption = resource.spec.decryption
-        if decryption is not None and decryption.service_account_name and not self._gates["ObjectLevelWorkloadIdentity"]:
+        if decryption is None or not decryption.service_account_name:
+            return
+        if not self._gates["ObjectLevelWorkloadIdentity"]:
             text = (
                 "to use spec.decryption.serviceAccountName for decryption authentication please enable the "
                 "ObjectLevelWorkloadIdentity feature gate in the controller"
             )
             raise Stalled("FeatureGateDisabled", text, observed=False)
+        text = (
+            "spec.decryption.serviceAccountName is not supported: name the credentials of the key service in "
+            "spec.decryption.secretRef, or leave it out to use the identity of the service"
+        )
+        raise Stalled("BuildFailed", text)
 
     async def _require_dependencies(self, resource: AnyResource, given: Input) -> None:
         additive = self._gates["AdditiveCELDependencyCheck"]

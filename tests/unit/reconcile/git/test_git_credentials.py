@@ -358,7 +358,7 @@ async def test_a_server_that_hangs_is_left_at_the_deadline(mirrors: Mirrors, tmp
         release.set()
 
 
-async def test_tls(mirrors: Mirrors, repository: BareRepository, tmp_path: Path) -> None:
+async def test_tls(mirrors: Mirrors, repository: BareRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority, stranger = Authority(), Authority("stranger")
     files = []
     for name, data in zip(("cert", "key"), authority.server(["127.0.0.1"]), strict=True):
@@ -381,6 +381,10 @@ async def test_tls(mirrors: Mirrors, repository: BareRepository, tmp_path: Path)
         ):
             with pytest.raises(RemoteUnreachable):
                 await mirrors.mirror(url, bad).ls_remote()
+        # Without an authority of its own a remote is checked by what the whole process trusts.
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca"))
+        trusting = mirrors.mirror(url, GitCredentials(client_certificate=certificate, client_key=key))
+        assert "refs/heads/main" in (await trusting.ls_remote()).refs
 
 
 # --- SSH --------------------------------------------------------------------------------------------------------------
