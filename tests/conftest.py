@@ -17,8 +17,13 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.support.cluster_fixtures"]
+
+# No test asserts a time: neither how long an example takes nor how long it takes to make one.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 REQUIRED = os.environ.get("IMAGEBOT_TEST_REQUIRE", "")
 
