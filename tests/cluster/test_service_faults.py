@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from reconcile.app import load_packages
 from tests.support.clusterlab import ClusterLab, chart_definitions, cluster_lab, install_definitions, until
 from tests.support.controlplane import Cluster, ControlPlane
 from tests.support.kube import proxied
@@ -63,7 +64,7 @@ def test_the_api_server_is_started_again(world: ClusterLab, own_control_plane: C
     assert len(bare.log()) == 3
     assert replica.exit_code() is None
     # Once for each kind and way of failing: not reached, then (while it starts) its rules and its storage not there yet.
-    assert len(replica.says("cannot follow a kind")) <= 3 * len(chart_definitions())
+    assert len(replica.says("cannot follow a kind")) <= 3 * len(load_packages().followed(("image", "canary")))
 
 
 def test_a_leader_survives_a_short_stop_of_the_api_server_and_not_a_long_one(
@@ -99,7 +100,7 @@ def test_missing_definitions_are_waited_for(bare_world: ClusterLab) -> None:
     replica = world.start()
     until(lambda: len(replica.says("cannot follow a kind", "ImageRepository")) == 1, "the log to say it")
     install_definitions(world.api)
-    kinds = len(chart_definitions())
+    kinds = len(load_packages().followed(("image", "canary")))
     until(lambda: len(replica.says("following a kind again")) == kinds, "the kinds to be followed", seconds=120)
     bare = world.create_app()
     world.until_settled(bare, "1.0.0")
@@ -107,6 +108,22 @@ def test_missing_definitions_are_waited_for(bare_world: ClusterLab) -> None:
     said = replica.says("cannot follow a kind")
     assert len(said) == kinds
     assert len({line.partition('"kind"')[2][:24] for line in said}) == kinds
+
+
+def test_without_the_definition_of_holds_nothing_is_held(own_control_plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+    """Helm upgrades no definitions: a service newer than them goes on with what there is."""
+    api, name = own_control_plane.api, "imageholds.imagebot.dev"
+    install_definitions(api)
+    api.delete(CRD, "CustomResourceDefinition", name, missing_ok=True)
+    until(lambda: api.find(CRD, "CustomResourceDefinition", name) is None, f"{name} to go", seconds=120)
+    try:
+        with cluster_lab(own_control_plane, namespace, tmp_path, definitions=False) as world:
+            replica = world.start()
+            bare = world.create_app()
+            world.until_settled(bare, "1.0.0")
+            assert replica.says("cannot follow a kind", "ImageHold")
+    finally:
+        install_definitions(api)
 
 
 def test_a_kind_that_may_not_be_read_is_named_and_the_others_go_on(world: ClusterLab) -> None:
