@@ -56,7 +56,8 @@ def check(directory: Path | None, repositories: tuple[str, ...], strict: bool, i
     if directory is None:
         if repositories or ignored or strict or output != "text":
             raise click.UsageError(NO_DIRECTORY)
-        return int(check_cluster.main([], prog_name="imagebot check", standalone_mode=False) or 0)
+        settings: dict[str, Any] = dict(HELP_NAMES)
+        return int(check_cluster.main([], prog_name="imagebot check", standalone_mode=False, **settings) or 0)
     return check_directory(directory, repositories, ignored, strict=strict, output=output)
 
 

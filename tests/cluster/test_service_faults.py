@@ -136,6 +136,7 @@ def test_a_kind_that_may_not_be_read_is_named_and_the_others_go_on(world: Cluste
         "metadata": {"name": "part", "namespace": world.namespace},
         "rules": [
             {"apiGroups": [group], "resources": [*kinds[:2], *(f"{kind}/status" for kind in kinds[:2])], "verbs": everything},
+            {"apiGroups": ["imagebot.dev"], "resources": ["imageholds"], "verbs": everything[:3]},
             {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
         ],
     }
