@@ -176,7 +176,9 @@ def escapes(estate: Estate, before: dict[str, Any]) -> list[str]:
     """What has got out, in words."""
     after = estate.holdings()
     found = [f"made: {name}" for name in after.keys() - before.keys()]
-    found += [f"changed or deleted: {name}" for name, body in before.items() if after.get(name) != body]
+    # What was on its way out before, such as the namespaces of other tests, may be gone by now.
+    staying = {name: body for name, body in before.items() if not body["deletionTimestamp"]}
+    found += [f"changed or deleted: {name}" for name, body in staying.items() if after.get(name) != body]
     seen = estate.seen()
     found += [f"a secret of others is seen: …{seen[max(0, at - 300) : at]}" for w in estate.words if (at := seen.find(w)) >= 0]
     found += ["a program was run"] if (estate.lab.root / "marker").exists() else []
