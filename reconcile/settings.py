@@ -97,8 +97,6 @@ class ApplySettings:
 
     default_service_account: str = ""
     """ServiceAccount in whose name a Kustomization without one is applied; empty: our own."""
-    default_kubeconfig_service_account: str = ""
-    """The same for the login at another cluster."""
     no_remote_bases: bool = False
     """Accepted from upstream: builds never use the network here."""
     insecure_kubeconfig_exec: bool = False

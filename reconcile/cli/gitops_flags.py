@@ -62,7 +62,6 @@ def apply_options(command: Command) -> Command:
     return apply(
         command,
         click.option("--default-service-account", default="", metavar="NAME", help="In whose name is applied; empty: our own."),
-        click.option("--default-kubeconfig-service-account", default="", metavar="NAME", help="The same for other clusters."),
         go_bool("--no-remote-bases", False, "Accepted from upstream: builds never use the network."),
         go_bool("--insecure-kubeconfig-exec", False, "Let kubeconfigs from Secrets run programs to log in."),
         go_bool("--insecure-kubeconfig-tls", False, "Let kubeconfigs from Secrets switch the check of certificates off."),
@@ -81,7 +80,7 @@ def apply_options(command: Command) -> Command:
         click.option("--http-retry", type=click.IntRange(0, 100), default=defaults.http_retry, show_default=True, help="Tries."),
         *(
             click.option(name, expose_value=False, hidden=True, help=_ACCEPTED)
-            for name in ("--sops-vault-configmap", "--default-decryption-service-account")
+            for name in ("--default-kubeconfig-service-account", "--sops-vault-configmap", "--default-decryption-service-account")
         ),
     )  # fmt: skip
 
@@ -112,7 +111,6 @@ def apply_settings(options: Mapping[str, Any], namespace: str = "") -> ApplySett
     parse_selector(options["watch_configs_label_selector"])
     return ApplySettings(
         default_service_account=options["default_service_account"],
-        default_kubeconfig_service_account=options["default_kubeconfig_service_account"],
         no_remote_bases=options["no_remote_bases"],
         insecure_kubeconfig_exec=options["insecure_kubeconfig_exec"],
         insecure_kubeconfig_tls=options["insecure_kubeconfig_tls"],
