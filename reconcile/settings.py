@@ -97,8 +97,6 @@ class ApplySettings:
 
     default_service_account: str = ""
     """ServiceAccount in whose name a Kustomization without one is applied; empty: our own."""
-    no_remote_bases: bool = False
-    """Accepted from upstream: builds never use the network here."""
     insecure_kubeconfig_exec: bool = False
     """Whether a kubeconfig from a Secret may run programs to log in."""
     insecure_kubeconfig_tls: bool = False

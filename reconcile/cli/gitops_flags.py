@@ -62,7 +62,7 @@ def apply_options(command: Command) -> Command:
     return apply(
         command,
         click.option("--default-service-account", default="", metavar="NAME", help="In whose name is applied; empty: our own."),
-        go_bool("--no-remote-bases", False, "Accepted from upstream: builds never use the network."),
+        go_bool("--no-remote-bases", False, "Accepted from upstream: builds never use the network.", expose_value=False),
         go_bool("--insecure-kubeconfig-exec", False, "Let kubeconfigs from Secrets run programs to log in."),
         go_bool("--insecure-kubeconfig-tls", False, "Let kubeconfigs from Secrets switch the check of certificates off."),
         click.option("--override-manager", multiple=True, metavar="NAME", help="Field managers to take over; may be repeated."),
@@ -111,7 +111,6 @@ def apply_settings(options: Mapping[str, Any], namespace: str = "") -> ApplySett
     parse_selector(options["watch_configs_label_selector"])
     return ApplySettings(
         default_service_account=options["default_service_account"],
-        no_remote_bases=options["no_remote_bases"],
         insecure_kubeconfig_exec=options["insecure_kubeconfig_exec"],
         insecure_kubeconfig_tls=options["insecure_kubeconfig_tls"],
         override_managers=tuple(options["override_manager"]),

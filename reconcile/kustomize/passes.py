@@ -72,7 +72,6 @@ class Pass:
         self.read: Mapping[str, str] = {}
         self.tool = ""
         self.changed = False
-        self.waited = False
 
     async def go(self) -> Success | Pending:
         """The pass. Raises what a reconciler raises."""
@@ -152,7 +151,8 @@ class Pass:
         metadata = spec.common_metadata
         old = [Entry(one.id, one.v) for one in self.before.inventory.entries] if self.before.inventory is not None else []
         try:
-            objects = prepared(
+            objects = await asyncio.to_thread(
+                prepared,
                 built.objects,
                 self.owner,
                 labels=metadata.labels if metadata else None,
