@@ -111,8 +111,9 @@ class Chapter(GitOpsLab):
         return ready_of(self.until_object(kind, name, holds, f"not ready: {reason}", namespace))[2]
 
 
-def until_absent(cluster: Cluster, name: str) -> None:
-    """Wait until there is no such namespace: one that another test had may be on its way out."""
+def clear_away(cluster: Cluster, name: str) -> None:
+    """Delete a namespace that another test left, and wait until it is gone."""
+    cluster.api.delete("v1", "Namespace", name, missing_ok=True)
     until(lambda: cluster.api.find("v1", "Namespace", name) is None, f"namespace {name} to be gone", 120)
 
 
@@ -123,7 +124,7 @@ def chapter(control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
         pytest.skip("it takes a control plane of our own, in which workloads run")
     root = tmp_path_factory.mktemp("seed")
     for name in NAMESPACES:
-        until_absent(control_plane, name)
+        clear_away(control_plane, name)
         control_plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     with ExitStack() as stack:
         stack.callback(control_plane.api.delete, "v1", "Namespace", FLUX, missing_ok=True)
