@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from reconcile.api.crd import ServedKind, validations
+from imagebot.pullrequests import PullRequestSpec, PullRequestStatus
+from reconcile.api.crd import ServedKind, validations, without_default
 from reconcile.api.duration import Duration, ShortDuration
 from reconcile.api.meta import ApiModel, CommonSpec, CommonStatus, LabelSelector, LocalReference
 from reconcile.api.resource import Resource
@@ -24,11 +25,6 @@ AUTOMATION = "image-automation-controller"
 
 DEFAULT_EXCLUSIONS = [r"^.*\.sig$"]
 DEFAULT_MESSAGE = "Update from image update automation"
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    """Keep a default of ours out of the schema: an API server must not write what was left out."""
-    schema.pop("default")
 
 
 class NamespaceSelector(ApiModel):
@@ -176,12 +172,12 @@ class ImagePolicySpec(CommonSpec):
     """Whether the digest of the chosen tag is looked up: never, when the tag changes, or at each interval."""
     interval: Duration | None = None
     """How often the digest is looked up; only with Always."""
-    downgrade: Annotated[Literal["Hold", "Allow"], Field(json_schema_extra=_without_default)] = "Hold"
+    downgrade: Annotated[Literal["Hold", "Allow"], Field(json_schema_extra=without_default)] = "Hold"
     """Extension: whether a tag that ranks behind the last choice is chosen when the last choice is not in the list any more; Hold
     when unset."""
     minimum_age: Duration | None = None
     """Extension: for how long we must have known a digest before its tag is chosen."""
-    on_mutation: Annotated[Literal["Follow", "Hold", "Alarm"], Field(json_schema_extra=_without_default)] = "Follow"
+    on_mutation: Annotated[Literal["Follow", "Hold", "Alarm"], Field(json_schema_extra=without_default)] = "Follow"
     """Extension: what a new digest under the chosen tag means: nothing special, the old digest stays, or a warning; Follow when
     unset."""
 
@@ -273,7 +269,7 @@ class SigningKey(ApiModel):
 
     secret_ref: LocalReference
     """Secret with git.asc and passphrase, or identity and password."""
-    type: Annotated[Literal["gpg", "ssh"], Field(json_schema_extra=_without_default)] = "gpg"
+    type: Annotated[Literal["gpg", "ssh"], Field(json_schema_extra=without_default)] = "gpg"
     """Kind of key; gpg when unset."""
 
 
@@ -288,6 +284,14 @@ class CommitSpec(ApiModel):
     """Go template of the message."""
     message_template_values: dict[str, str] | None = None
     """Values for the template, as .Values."""
+    trailers: bool | None = None
+    """Extension: whether the message ends with trailers that name policies and images, by which history is understood when the
+    status is lost; no when unset."""
+    quiet_period: Duration | None = None
+    """Extension: for how long nothing more must have become due before what is due is committed, as one commit for all
+    automations of the repository and branch; at once when unset."""
+    max_wait: Duration | None = None
+    """Extension: most time that the quiet period may hold back a change; ten times the quiet period when unset."""
 
 
 class PushSpec(ApiModel):
@@ -299,6 +303,8 @@ class PushSpec(ApiModel):
     """A further refspec that is pushed together with the branch."""
     options: dict[str, str] | None = None
     """Push options."""
+    pull_request: PullRequestSpec | None = None
+    """Extension: have changes merged by pull requests instead of pushing them."""
 
 
 class GitSpec(ApiModel):
@@ -319,6 +325,9 @@ class UpdateStrategy(ApiModel):
     """Setters: values marked with $imagepolicy comments."""
     path: str | None = None
     """Folder or file below which markers count; the whole repository when unset."""
+    on_revert: Annotated[Literal["Hold", "Overwrite"], Field(json_schema_extra=without_default)] = "Hold"
+    """Extension: what a value means that somebody set back in Git after we had written it: the image is held, or the value is
+    written again; Hold when unset."""
 
 
 class ImageUpdateAutomationSpec(CommonSpec):
@@ -366,6 +375,12 @@ class ImageUpdateAutomationStatus(CommonStatus):
     """Revision of the source at the last completed run."""
     skipped: list[SkippedMarker] | None = None
     """Extension: markers and files that the last run could not use, at most 50."""
+    pending_since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """Extension: when the first of the changes became due that wait for the quiet period."""
+    pending_until: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """Extension: when they are committed, unless more become due."""
+    pull_requests: list[PullRequestStatus] | None = None
+    """Extension: the pull requests that the automation keeps up to date, and those last ended, at most 50."""
 
 
 ImageRepository = Resource[ImageRepositorySpec, ImageRepositoryStatus]

@@ -106,6 +106,11 @@ def validations(*rules: tuple[str, str]) -> JsonDict:
     return {VALIDATIONS: [{"rule": rule, "message": message} for rule, message in rules]}
 
 
+def without_default(schema: dict[str, Any]) -> None:
+    """A `json_schema_extra` that keeps a default of ours out of the schema: an API server must not write what was left out."""
+    schema.pop("default")
+
+
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The structural schema of a model, with its docstrings as descriptions.
 

@@ -22,6 +22,21 @@ ACCESS = {
     ".spec.accessFrom.namespaceSelectors[].matchLabels", ".spec.accessFrom.namespaceSelectors[].matchLabels{}",
 }  # fmt: skip
 
+_REQUEST = (
+    "provider", "secretRef", "secretRef.name", "apiURL", "base", "when", "groupBy", "title", "body", "labels", "labels[]",
+    "reviewers", "reviewers[]", "draft", "autoMerge", "maxOpen", "commitThrough",
+)  # fmt: skip
+_REQUESTED = (
+    "group", "branch", "base", "number", "url", "state", "head", "baseCommit", "changes", "images", "images[]", "message",
+    "updated",
+)  # fmt: skip
+AUTOMATION = {
+    *(f".spec.git.commit.{n}" for n in ("trailers", "quietPeriod", "maxWait")), ".spec.update.onRevert",
+    ".spec.git.push.pullRequest", *(f".spec.git.push.pullRequest.{n}" for n in _REQUEST), ".status.pendingSince",
+    ".status.pendingUntil", ".status.pullRequests", ".status.pullRequests[]",
+    *(f".status.pullRequests[].{n}" for n in _REQUESTED),
+}  # fmt: skip
+
 ADDED = {
     "imagepolicies.image.toolkit.fluxcd.io": {
         ".spec.policy.alphabetical.filter", ".spec.downgrade", ".spec.minimumAge", ".spec.onMutation", ".status.observedRule",
@@ -29,7 +44,7 @@ ADDED = {
         *(f".status.firstSeen[].{n}" for n in ("tag", "digest", "time")),
     },
     "imagerepositories.image.toolkit.fluxcd.io": set[str](),
-    "imageupdateautomations.image.toolkit.fluxcd.io": {".spec.policy", *STATUS},
+    "imageupdateautomations.image.toolkit.fluxcd.io": {".spec.policy", *STATUS, *AUTOMATION},
     # Fields of v1beta1 and v1beta2 that v1 dropped.
     "gitrepositories.source.toolkit.fluxcd.io": {*ACCESS, ".spec.gitImplementation"},
     "buckets.source.toolkit.fluxcd.io": ACCESS,
