@@ -25,7 +25,7 @@ class PullRequestSpec(ApiModel):
     secret_ref: LocalReference
     """Secret with `token`, or with the keys of a GitHub App: githubAppID, githubAppPrivateKey, githubAppInstallationID or
     githubAppInstallationOwner, githubAppBaseURL; `ca.crt` as needed."""
-    api_url: Annotated[str, Field(pattern=r"^https?://.*$", max_length=2048)] | None = None
+    address: Annotated[str, Field(pattern=r"^https?://.*$", max_length=2048)] | None = None
     """Address of the API; derived from the URL of the GitRepository when unset."""
     base: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     """Branch to merge into; that of the checkout when unset."""

@@ -23,7 +23,7 @@ ACCESS = {
 }  # fmt: skip
 
 _REQUEST = (
-    "provider", "secretRef", "secretRef.name", "apiURL", "base", "when", "groupBy", "title", "body", "labels", "labels[]",
+    "provider", "secretRef", "secretRef.name", "address", "base", "when", "groupBy", "title", "body", "labels", "labels[]",
     "reviewers", "reviewers[]", "draft", "autoMerge", "maxOpen", "commitThrough",
 )  # fmt: skip
 _REQUESTED = (
