@@ -325,7 +325,7 @@ class UpdateStrategy(ApiModel):
     """Setters: values marked with $imagepolicy comments."""
     path: str | None = None
     """Folder or file below which markers count; the whole repository when unset."""
-    on_revert: Annotated[Literal["Hold", "Overwrite"], Field(json_schema_extra=without_default)] = "Hold"
+    on_revert: Literal["Hold", "Overwrite"] | None = None
     """Extension: what a value means that somebody set back in Git after we had written it: the image is held, or the value is
     written again; Hold when unset."""
 
