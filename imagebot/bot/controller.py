@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 
-from imagebot.api import DEFAULT_MESSAGE, ImagePolicy, ImageRef, ImageUpdateAutomation
-from imagebot.bot.message import MessageError, RemovedField, render_message
+from imagebot.api import ImagePolicy, ImageRef, ImageUpdateAutomation
+from imagebot.bot.job import Job, brought
 from imagebot.bot.proposal import Proposal
 from imagebot.bot.source import Source, Sources, source_key
-from imagebot.bot.update import MarkerMemory, Update, plan, setter_values
-from imagebot.bot.writer import Built, Ground, Writers, Written
-from imagebot.markers.changes import Changed
+from imagebot.bot.update import MarkerMemory, Update
+from imagebot.bot.writer import Ground, Writers, Written
 from reconcile.api import conditions as cond
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
@@ -26,7 +25,7 @@ from reconcile.git.errors import PushFailed, SigningFailed
 from reconcile.git.mirror import Mirror
 from reconcile.git.mirrors import Mirrors
 from reconcile.git.tags import choose_version
-from reconcile.git.types import Author, RemoteRefs
+from reconcile.git.types import RemoteRefs
 from reconcile.ports.clock import Clock, parse_timestamp, timestamp
 from reconcile.ports.store import Change, ChangeType, Store
 from reconcile.runtime.bus import Bus, Pushed, trace_of
@@ -87,7 +86,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
             return Success(UP_TO_DATE, after=resource.spec.interval, quiet=True, trace=NO_CHANGE)
         await self._settled()
         refs = await self._policies(resource)
-        job = _Job(self, resource, refs, source, mirror)
+        job = Job(resource, refs, source, mirror, self.memory, self.clock)
         try:
             written = await self._writers.write(mirror, source, job.build)
         except ReasonedError:
@@ -96,7 +95,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
             raise Failed("GitOperationFailed", f"failed to update source: {error}") from error
         except ReconcileError as error:
             raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
-        return self._report(run, refs, source, mirror, job.update, written)
+        return self._report(run, refs, source, mirror, job.latest, written)
 
     async def removed(self, resource: AnyResource) -> None:
         """Forget what was remembered; nothing is ever removed from Git."""
@@ -119,7 +118,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
         """
         refs = await self._policies(resource)
         source, mirror, ground = await self.ground(resource, tops)
-        job = _Job(self, resource, refs, source, mirror)
+        job = Job(resource, refs, source, mirror, self.memory, self.clock)
         try:
             built = await job.build(ground)
         except ReasonedError:
@@ -128,7 +127,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
             raise Failed("GitOperationFailed", f"failed to update source: {error}") from error
         except ReconcileError as error:
             raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
-        return Proposal(source, mirror, refs, ground, built, job.update)
+        return Proposal(source, mirror, refs, ground, built, job.latest)
 
     async def ground(self, resource: ImageUpdateAutomation, tops: Mapping[tuple[str, str], str]) -> tuple[Source, Mirror, Ground]:
         """Where a pass over the automation would write now, and on top of what; see `propose`."""
@@ -219,7 +218,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
         if written.commit is None:
             return Success(UP_TO_DATE, after=run.resource.spec.interval, quiet=True, trace=UP_TO_DATE)
         run.set(last_push_commit=written.commit, last_push_time=timestamp(self.clock.now()))
-        traces = tuple(sorted(trace_of(ref.name, ref.tag) for ref in _brought(refs, update)))
+        traces = tuple(sorted(trace_of(ref.name, ref.tag) for ref in brought(refs, update)))
         log.info("pushed", commit=written.commit, trace=list(traces))
         self._bus.pushed(Pushed(mirror.url, source.push_branch, written.commit, traces, written.head))
         summary = f"pushed commit '{written.commit[:7]}' to branch '{source.push_branch}'"
@@ -228,63 +227,6 @@ class ImageUpdateAutomationReconciler(Reconciler):
         if written.message:
             summary += f"\n{written.message}"
         return Success(UP_TO_DATE, after=run.resource.spec.interval, event=summary, quiet=True, changed=True)
-
-
-def _brought(refs: Mapping[str, ImageRef], update: Update) -> Iterable[ImageRef]:
-    """The images whose policies changed something."""
-    names = {change.setter.split(":")[1] for change in update.changed.changes() if ":" in change.setter}
-    return [ref for name, ref in refs.items() if name in names]
-
-
-class _Job:
-    """One automation's contribution to a branch; `build` may be called again on other ground after a lost race."""
-
-    def __init__(
-        self,
-        owner: ImageUpdateAutomationReconciler,
-        resource: ImageUpdateAutomation,
-        refs: Mapping[str, ImageRef],
-        source: Source,
-        mirror: Mirror,
-    ) -> None:
-        self.update = Update((), Changed(), ())
-        self._owner = owner
-        self._resource = resource
-        self._refs = refs
-        self._source = source
-        self._mirror = mirror
-
-    async def build(self, ground: Ground) -> Built:
-        spec, key = self._resource.spec, self._resource.key
-        if self._source.reference.commit and ground.base != ground.checkout.commit:
-            await self._mirror.fetch(ground.checkout)  # a commit is taken at its word until somebody looks
-        values = setter_values(key.namespace, self._refs)
-        self.update = await plan(self._mirror, ground.base, spec.update.path, values, self._owner.memory)
-        if not self.update.edits or spec.git is None:
-            return Built(None)
-        commit = spec.git.commit
-        message = self._message()
-        oid = await self._mirror.write_commit(
-            ground.base,
-            self.update.edits,
-            message,
-            Author(commit.author.name or "", commit.author.email),
-            self._owner.clock.now(),
-            self._source.signer,
-        )
-        return Built(oid, message) if oid != ground.base else Built(None)
-
-    def _message(self) -> str:
-        git, key = self._resource.spec.git, self._resource.key
-        assert git is not None  # noqa: S101 - `build` returned before
-        template, given = git.commit.message_template or DEFAULT_MESSAGE, git.commit.message_template_values or {}
-        full = {f"{key.namespace}:{name}": str(ref) for name, ref in self._refs.items()}
-        try:
-            return render_message(template, given, key.namespace, key.name, self.update.changed, refs=full)
-        except RemovedField as error:
-            raise Stalled("RemovedTemplateField", str(error)) from error
-        except MessageError as error:
-            raise Failed("GitOperationFailed", f"failed to update source: {error}") from error
 
 
 def _shape(source: Source) -> str:
