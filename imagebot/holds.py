@@ -16,6 +16,8 @@ from reconcile.ports.clock import parse_timestamp
 GROUP = "imagebot.dev"
 VERSION = "v1alpha1"
 
+FALLBACK_OF_PIN = "spec.fallback goes with mode Reject"
+_FALLS_BACK = "self.mode == 'Reject' || !has(self.fallback)"
 WITHOUT_IMAGE = "spec.imageRef needs name or policy"
 NOTHING_REJECTED = "spec.mode Reject needs spec.tags or spec.digests"
 _REJECTS = "self.mode != 'Reject' || (has(self.tags) && size(self.tags) > 0) || (has(self.digests) && size(self.digests) > 0)"
@@ -45,7 +47,7 @@ class HeldImage(ApiModel):
 class ImageHoldSpec(CommonSpec):
     """Spec of an ImageHold."""
 
-    model_config = ConfigDict(json_schema_extra=validations((_REJECTS, NOTHING_REJECTED)))
+    model_config = ConfigDict(json_schema_extra=validations((_REJECTS, NOTHING_REJECTED), (_FALLS_BACK, FALLBACK_OF_PIN)))
     suspend: ClassVar[None] = None  # type: ignore[misc]
 
     image_ref: HeldImage
@@ -56,6 +58,9 @@ class ImageHoldSpec(CommonSpec):
     """Tags that are rejected or pinned."""
     digests: Annotated[list[Digest], Field(max_length=MAX_NAMED)] | None = None
     """Digests that are rejected or pinned, under whatever tag."""
+    fallback: Annotated[str, Field(max_length=128)] | None = None
+    """With Reject: the tag that was gone back to. It is chosen, if it is in the list, until a tag ranks before all that is
+    rejected; where it is empty or cannot be chosen, nothing is until then, and what stands in Git stays as it is."""
     reason: Annotated[str, Field(max_length=1024)] | None = None
     """Why, for people: shown wherever the hold has an effect."""
     expires_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
@@ -72,6 +77,8 @@ class ImageHoldSpec(CommonSpec):
     def _rejects_something(self) -> Self:
         if self.mode == "Reject" and not self.tags and not self.digests:
             raise ValueError(NOTHING_REJECTED)
+        if self.mode == "Pin" and self.fallback is not None:
+            raise ValueError(FALLBACK_OF_PIN)
         return self
 
 

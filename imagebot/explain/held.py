@@ -11,9 +11,10 @@ from imagebot.explain.sections import Section, Table
 from imagebot.holds import ImageHold
 from imagebot.policy.base import InvalidFilter, NoChoice
 from imagebot.policy.choose import Policy
-from imagebot.policy.decide import Need, decide
+from imagebot.policy.decide import decide
 from imagebot.policy.holding import holds_for, situation_of
 from imagebot.policy.index import TagIndex
+from imagebot.policy.situation import Need
 from imagebot.scan.tags import Exclusion, InvalidExclusion
 
 

@@ -20,20 +20,7 @@ from imagebot.api import (
 )
 from imagebot.policy.base import InvalidFilter, InvalidPolicy, NoChoice
 from imagebot.policy.choose import Policy
-from imagebot.policy.decide import (
-    ALLOW_DOWNGRADE,
-    DOWNGRADE_HELD,
-    REJECTED,
-    SOAKING,
-    TAG_MUTATED,
-    Decision,
-    Held,
-    Hold,
-    Need,
-    Situation,
-    decide,
-    rejection,
-)
+from imagebot.policy.decide import decide
 from imagebot.policy.holding import (
     ANNOTATIONS,
     concerns,
@@ -44,6 +31,19 @@ from imagebot.policy.holding import (
 )
 from imagebot.policy.mutation import ALLOW_MUTATION, Before, Settled, settle
 from imagebot.policy.rules import policy_of
+from imagebot.policy.situation import (
+    ALLOW_DOWNGRADE,
+    DOWNGRADE_HELD,
+    REJECTED,
+    SOAKING,
+    TAG_MUTATED,
+    Decision,
+    Held,
+    Hold,
+    Need,
+    Situation,
+    rejection,
+)
 from imagebot.scan.access import Access, check_identity_gate, repository_of
 from imagebot.scan.cache import Scanned, TagStore
 from reconcile.api import conditions as cond

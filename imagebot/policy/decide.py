@@ -2,7 +2,8 @@
 
 The rule alone says which tag it prefers (`Policy.choose`). From that follow, in this order:
 
-holds       a rejected tag or digest is out; pins leave only what they name, or what is chosen already
+holds       a rejected tag or digest is out; pins leave only what they name, or what is chosen already; of a hold with a
+            fallback, that tag is chosen until one ranks before all that is rejected
 soaking     with a minimum age, a tag counts from when *we* have known its digest for that long
 interlock   if the last choice is in the list no more, a tag that the rule would not prefer to it is not taken
 
@@ -15,151 +16,35 @@ makes room.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 from imagebot.policy.base import NoChoice
-from imagebot.policy.choose import Policy
+from imagebot.policy.floor import Floor
 from imagebot.policy.index import TagIndex
+from imagebot.policy.situation import (
+    ALLOW_DOWNGRADE,
+    DOWNGRADE_HELD,
+    MAX_REMEMBERED,
+    PINNED,
+    REJECTED,
+    SOAKING,
+    Candidate,
+    Decision,
+    Held,
+    Hold,
+    Need,
+    Situation,
+    State,
+    Verdict,
+    prefers,
+    rejection,
+)
 from reconcile.api.duration import format_duration
 
-MAX_REMEMBERED = 50
-"""Tags whose first sight is remembered at once."""
 MAX_REJECTED = 20
 """Tags in a row that are looked at for a digest that is not rejected, or that a pin names."""
-
-DOWNGRADE_HELD, PINNED, REJECTED, SOAKING, TAG_MUTATED = "DowngradeHeld", "Pinned", "Rejected", "Soaking", "TagMutated"
-"""Reasons of the condition Held."""
-ALLOW_DOWNGRADE = "imagebot.dev/allow-downgrade"
-"""Annotation of a policy with the tag that it may go back to, once."""
-
-
-class State(StrEnum):
-    """What stood between the rule and a tag."""
-
-    REJECTED = "rejected"
-    SOAKING = "soaking"
-    PINNED_OUT = "not what is pinned"
-    REFUSED = "downgrade refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a tag that the rule could choose, and why."""
-
-    state: State
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """An ImageHold that concerns the policy. Without tags and digests a pin keeps what is chosen."""
-
-    name: str
-    mode: Literal["Reject", "Pin"]
-    tags: frozenset[str] = frozenset()
-    digests: frozenset[str] = frozenset()
-    reason: str = ""
-    expires: datetime | None = None
-
-    def __str__(self) -> str:
-        return f"ImageHold {self.name}" + (f" ({self.reason})" if self.reason else "")
-
-    def in_force(self, now: datetime) -> bool:
-        """Whether it has not expired."""
-        return self.expires is None or now < self.expires
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The last choice."""
-
-    tag: str
-    digest: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A digest under a tag, and when we saw it there first."""
-
-    tag: str
-    digest: str
-    first_seen: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """All that a decision is made from.
-
-    Attributes:
-        policy: the rule and its filter.
-        index: the tags that there are.
-        now: the moment.
-        last: the last choice, of the same image.
-        previous: the tag that the last choice replaced.
-        same_rule: whether the last choice was made by this rule.
-        excluded: whether the repository's exclusion list now drops the last choice.
-        downgrades: whether a lower choice is taken as well (`spec.downgrade: Allow`).
-        allowed: tag to which somebody allows to go back, once.
-        holds: holds that concern the policy, also expired ones.
-        minimum_age: seconds that a digest must have been known; 0 for none.
-        remembered: first sights, from the decision before.
-        digests: digests that were looked up for this decision; None for one that could not be had.
-    """
-
-    policy: Policy
-    index: TagIndex
-    now: datetime
-    last: Chosen | None = None
-    previous: str | None = None
-    same_rule: bool = True
-    excluded: bool = False
-    downgrades: bool = False
-    allowed: str | None = None
-    holds: Sequence[Hold] = ()
-    minimum_age: float = 0.0
-    remembered: Sequence[Candidate] = ()
-    digests: Mapping[str, str | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Why the choice is not what the rule prefers: reason and message of the condition Held."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Digests that must be looked up before there can be a decision. One that is not `essential` may be missing."""
-
-    tags: tuple[str, ...]
-    essential: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What is chosen.
-
-    Attributes:
-        tag: the choice; None: nothing may be chosen, not even what was.
-        held: why it is not what the rule prefers; None where it is.
-        verdicts: tags that the rule could choose and that were kept back, with the reason.
-        remembered: first sights to remember for the next decision.
-        after: seconds until time alone may change the decision.
-        used_allowance: whether `Situation.allowed` was made use of.
-    """
-
-    tag: str | None
-    held: Held | None = None
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    remembered: tuple[Candidate, ...] = ()
-    after: float | None = None
-    used_allowance: bool = False
 
 
 def decide(situation: Situation) -> Decision | Need:
@@ -172,22 +57,6 @@ def decide(situation: Situation) -> Decision | Need:
     return _Decider(situation).decide()
 
 
-def rejection(holds: Iterable[Hold], tag: str, digest: str | None, now: datetime) -> Hold | None:
-    """The hold in force that rejects this tag or digest, None if there is none."""
-    for hold in holds:
-        if hold.mode == "Reject" and hold.in_force(now) and (tag in hold.tags or (digest is not None and digest in hold.digests)):
-            return hold
-    return None
-
-
-def prefers(policy: Policy, tag: str, other: str) -> bool:
-    """Whether the rule would choose `tag` if it and `other` were all tags there are."""
-    try:
-        return tag != other and policy.choose(TagIndex((tag, other))).tag == tag
-    except NoChoice:
-        return False
-
-
 class _Decider:
     """One decision."""
 
@@ -196,9 +65,13 @@ class _Decider:
         self.holds = [hold for hold in situation.holds if hold.in_force(situation.now)]
         self.rejecting = any(hold.mode == "Reject" and hold.digests for hold in self.holds)
         self.pins = [hold for hold in self.holds if hold.mode == "Pin"]
+        self.floor = Floor(situation.policy, () if self.pins else self.holds)
         self.verdicts: dict[str, Verdict] = {}
         self.remembered: list[Candidate] = []
-        self.last_rejected = situation.last is not None and self._rejected(situation.last.tag, situation.last.digest) is not None
+        last = situation.last
+        self.last_rejected = last is not None and (
+            self._rejected(last.tag, last.digest) is not None or self.floor.against(last.tag) is not None
+        )
 
     def decide(self) -> Decision | Need:
         s = self.s
@@ -210,8 +83,12 @@ class _Decider:
             for tag in named:
                 hide(tag)
             found: str | Need | None = self._notice() if s.minimum_age > 0 else None
-            if found is None:
-                found = self._pinned() if self.pins else self._ripe() if s.minimum_age > 0 else self._best(s.index, hide)
+            if found is None and self.pins:
+                found = self._pinned()
+            elif found is None:
+                found = self._above(self._ripe() if s.minimum_age > 0 else self._best(s.index, hide))
+        if found is None:
+            found = self._look_at_last()
         return found if isinstance(found, Need) else self._conclude(natural, found)
 
     # --- what the rule says
@@ -251,6 +128,35 @@ class _Decider:
                 return tag
             self.last_rejected = self.last_rejected or (self.s.last is not None and tag == self.s.last.tag)
             hide(tag)
+        return None
+
+    def _look_at_last(self) -> Need | None:
+        """With nothing else to choose the last choice stays, unless its digest is a rejected one by now."""
+        last = self.s.last
+        if last is None or self.last_rejected or not self.rejecting or last.tag not in self.s.index:
+            return None
+        if last.tag not in self.s.digests:
+            return Need((last.tag,), essential=True)
+        self.last_rejected = self._rejected(last.tag, self.s.digests[last.tag]) is not None
+        return None
+
+    def _above(self, found: str | Need | None) -> str | Need | None:
+        """What was found if no hold with a fallback is against it, else the tag that was gone back to; None without one."""
+        if isinstance(found, Need) or not self.floor:
+            return found
+        if found is not None:
+            hold = self.floor.against(found)
+            if hold is None:
+                return found
+            self.verdicts.setdefault(found, Verdict(State.BEHIND, f"by {hold}"))
+        for tag in self.floor.fallbacks(self.s.index):
+            if tag in self.verdicts and self.verdicts[tag].state is State.REJECTED:
+                continue
+            alone = TagIndex((tag,))
+            with alone.hiding() as hide:
+                back = self._best(alone, hide)
+            if back is not None:
+                return back
         return None
 
     def _pinned(self) -> str | Need | None:
@@ -308,13 +214,14 @@ class _Decider:
         return None
 
     def _base(self) -> str | None:
-        """What may be chosen whatever its age, since it was chosen before."""
+        """What a tag must rank before to be waited for: what was chosen before, or what is rejected by somebody who went back."""
         s = self.s
+        base = None
         if s.last is not None and not self.last_rejected:
-            return s.last.tag
-        if s.previous is not None and rejection(self.holds, s.previous, None, s.now) is None:
-            return s.previous
-        return None
+            base = s.last.tag
+        elif s.previous is not None and rejection(self.holds, s.previous, None, s.now) is None:
+            base = s.previous
+        return self.floor.base(base)
 
     def _ahead(self, base: str | None) -> list[str]:
         """The tags that the rule prefers to `base`, best first, as many as could be remembered."""
@@ -408,6 +315,8 @@ class _Decider:
         verdict = self.verdicts.get(natural) if natural is not None else None
         if verdict is not None and verdict.state is State.REJECTED:
             return Held(REJECTED, f"{natural} is rejected {verdict.why}")
+        if verdict is not None and verdict.state is State.BEHIND:
+            return Held(REJECTED, f"{natural} ranks behind what is rejected {verdict.why}")
         if verdict is not None and verdict.state is State.SOAKING:
             return Held(SOAKING, f"{natural} is {self._since(natural)}")
         if self.s.minimum_age > 0:

@@ -10,9 +10,9 @@ from datetime import datetime
 from imagebot.api import FirstSight, ImagePolicy, ImageRef, ImageRepository
 from imagebot.holds import ImageHold
 from imagebot.policy.choose import Policy
-from imagebot.policy.decide import ALLOW_DOWNGRADE, Candidate, Chosen, Hold, Situation
 from imagebot.policy.index import TagIndex
 from imagebot.policy.mutation import ALLOW_MUTATION
+from imagebot.policy.situation import ALLOW_DOWNGRADE, Candidate, Chosen, Hold, Situation
 from imagebot.scan.tags import Exclusion
 from reconcile.ports.clock import parse_timestamp, timestamp
 from reconcile.registry.names import InvalidImage, parse_repository
@@ -45,7 +45,7 @@ def holds_for(holds: Iterable[ImageHold], policy: ImagePolicy, image: str) -> tu
         if concerns(hold, policy, image) and not hold.meta.deletion_timestamp:
             expires = parse_timestamp(spec.expires_at) if spec.expires_at else None
             tags, digests = frozenset(spec.tags or ()), frozenset(spec.digests or ())
-            found.append(Hold(hold.key.name, spec.mode, tags, digests, spec.reason or "", expires))
+            found.append(Hold(hold.key.name, spec.mode, tags, digests, spec.reason or "", expires, spec.fallback))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from imagebot.policy.decide import SOAKING, TAG_MUTATED, Candidate, Chosen, Held
+from imagebot.policy.situation import SOAKING, TAG_MUTATED, Candidate, Chosen, Held
 
 Reflection = Literal["Always", "IfNotPresent", "Never"]
 OnMutation = Literal["Follow", "Hold", "Alarm"]

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebot.policy.base import Alphabetical, NoChoice, Numerical, SemVer
-from imagebot.policy.choose import build_policy
-from imagebot.policy.decide import (
+from imagebot.policy.choose import Policy, build_policy
+from imagebot.policy.decide import decide
+from imagebot.policy.floor import ranks_before
+from imagebot.policy.index import TagIndex
+from imagebot.policy.situation import (
     MAX_REMEMBERED,
     Candidate,
     Chosen,
@@ -18,11 +21,9 @@ from imagebot.policy.decide import (
     Hold,
     Need,
     Situation,
-    decide,
     prefers,
     rejection,
 )
-from imagebot.policy.index import TagIndex
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 AGE = 3600.0
@@ -33,14 +34,12 @@ POLICIES = [
 ]
 subsets = st.frozensets(st.sampled_from(TAGS), max_size=3)
 digests = st.frozensets(st.sampled_from(["a", "b", "c"]), max_size=2)
-holds = st.builds(
-    Hold,
-    st.sampled_from(["one", "two"]),
-    st.sampled_from(["Reject", "Pin"]),
-    subsets,
-    digests,
-    expires=st.one_of(st.none(), st.integers(0, 20000).map(lambda seconds: START + timedelta(seconds=seconds))),
+moments = st.one_of(st.none(), st.integers(0, 20000).map(lambda seconds: START + timedelta(seconds=seconds)))
+names = st.sampled_from(["one", "two"])
+reverts = st.builds(
+    Hold, names, st.just("Reject"), subsets, digests, expires=moments, fallback=st.sampled_from([*TAGS, "", "1.1.0-hotfix"])
 )
+holds = st.one_of(st.builds(Hold, names, st.sampled_from(["Reject", "Pin"]), subsets, digests, expires=moments), reverts)
 steps = st.lists(
     st.tuples(
         st.lists(st.sampled_from(TAGS), max_size=8, unique=True),
@@ -51,6 +50,12 @@ steps = st.lists(
     min_size=1,
     max_size=8,
 )
+
+
+def lets(policy: Policy, active: list[Hold], tag: str, now: datetime) -> bool:
+    """Whether a tag is what every revert went back to, or ranks before all that they reject."""
+    left = [hold for hold in active if hold.fallback is not None and hold.in_force(now) and hold.fallback != tag]
+    return all(ranks_before(policy, tag, other) for hold in left for other in (*hold.tags, hold.fallback) if other)
 
 
 def settled(situation: Situation, known: dict[str, str]) -> Decision | None:
@@ -97,16 +102,19 @@ def test_histories_keep_the_laws(policy, age, history) -> None:  # type: ignore[
             assert all(tag in pin.tags for pin in pins if pin.tags) or (last is not None and tag == last.tag)
             # A list never moves a policy backwards.
             if last is not None and tag != last.tag and not pins and last.tag not in tags:
-                rejected = rejection(active, last.tag, last.digest, now) is not None
+                rejected = rejection(active, last.tag, last.digest, now) is not None or not lets(policy, active, last.tag, now)
                 assert rejected or not prefers(policy, last.tag, tag)
-            # Nothing young is chosen, but what was chosen before.
-            if age and not pins and tag not in chosen_before:
+            # Between what a revert rejects and what it went back to nothing is chosen.
+            assert pins or lets(policy, active, tag, now)
+            # Nothing young is chosen, but what was chosen before, or what somebody went back to.
+            fallbacks = {hold.fallback for hold in active}
+            if age and not pins and tag not in chosen_before | fallbacks:
                 first = min(at for (name, _), at in seen.items() if name == tag)
                 assert (now - first).total_seconds() >= age
         # What is remembered is bounded, each tag once, and nothing of it is from the future.
         assert len(decision.remembered) <= MAX_REMEMBERED
-        names = [entry.tag for entry in decision.remembered]
-        assert len(names) == len(set(names))
+        entries = [entry.tag for entry in decision.remembered]
+        assert len(entries) == len(set(entries))
         assert all(entry.first_seen <= now for entry in decision.remembered)
         # The same again changes nothing.
         if tag is not None:
@@ -120,6 +128,28 @@ def test_histories_keep_the_laws(policy, age, history) -> None:  # type: ignore[
             previous, last = before, after
             chosen_before.add(tag)
         remembered = decision.remembered
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(POLICIES),
+    st.lists(st.sampled_from(TAGS), min_size=1, max_size=8, unique=True),
+    st.lists(reverts.map(lambda hold: replace(hold, digests=frozenset())), min_size=1, max_size=3),
+    st.one_of(st.none(), st.sampled_from(TAGS)),
+)
+def test_what_ranks_before_all_that_is_rejected_always_wins(policy, tags, active, last) -> None:  # type: ignore[no-untyped-def]
+    decision = settled(
+        Situation(policy, TagIndex(tags), START, Chosen(last) if last else None, holds=active, downgrades=True), {}
+    )
+    left = [tag for tag in tags if rejection(active, tag, None, START) is None]
+    try:
+        best = policy.choose(TagIndex(left)).tag if left else None
+    except NoChoice:
+        best = None
+    if decision is not None and best is not None and lets(policy, active, best, START):
+        assert decision.tag == best
+    if decision is not None and decision.tag not in (None, last):
+        assert decision.tag in left
 
 
 @settings(max_examples=150, deadline=None)

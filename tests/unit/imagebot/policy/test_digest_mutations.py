@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from imagebot.policy.decide import SOAKING, TAG_MUTATED, Candidate, Chosen
 from imagebot.policy.mutation import Before, settle
+from imagebot.policy.situation import SOAKING, TAG_MUTATED, Candidate, Chosen
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 DAY = 86400.0

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from imagebot.policy.base import NoChoice, Numerical, SemVer
+from imagebot.policy.base import Alphabetical, NoChoice, Numerical, SemVer
 from imagebot.policy.choose import build_policy
-from imagebot.policy.decide import (
+from imagebot.policy.decide import MAX_REJECTED, decide
+from imagebot.policy.index import TagIndex
+from imagebot.policy.situation import (
     DOWNGRADE_HELD,
-    MAX_REJECTED,
     MAX_REMEMBERED,
     PINNED,
     REJECTED,
@@ -24,9 +25,7 @@ from imagebot.policy.decide import (
     Need,
     Situation,
     State,
-    decide,
 )
-from imagebot.policy.index import TagIndex
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 DAY = 86400.0
@@ -234,3 +233,75 @@ def test_the_index_is_as_it_was() -> None:
     decide(Situation(ANY, index, NOW, holds=[reject("1.2.0")], minimum_age=DAY, digests=EVERY))
     assert list(index.tags) == ["1.2.0", "1.1.0", "1.0.0"]
     assert ANY.choose(index).tag == "1.2.0"
+
+
+def reverted(tags: str, fallback: str, **more: Any) -> Hold:
+    return Hold("web-reverted", "Reject", frozenset(tags.split()), fallback=fallback, reason="reverted by Ada", **more)
+
+
+def test_a_revert_leaves_what_was_gone_back_to_until_something_newer_comes() -> None:
+    back = [reverted("1.5.0", "1.4.0")]
+    found = decided("1.3.0 1.4.0 1.4.5 1.5.0", "1.5.0", holds=back)
+    assert found.tag == "1.4.0"
+    assert found.held is not None
+    assert (found.held.reason, found.held.message) == (
+        REJECTED,
+        "1.5.0 is rejected by ImageHold web-reverted (reverted by Ada)",
+    )
+    assert found.verdicts["1.4.5"].state is State.BEHIND
+    assert decided("1.4.0 1.5.0 1.5.1", "1.4.0", holds=back).tag == "1.5.1"
+
+
+def test_what_is_left_of_a_list_does_not_get_around_a_revert() -> None:
+    back = [reverted("1.5.0", "1.4.0")]
+    found = decided("1.3.0 1.4.0 1.4.5", "1.4.0", holds=back)
+    assert found.tag == "1.4.0"
+    assert found.held is not None
+    assert found.held.message == "1.4.5 ranks behind what is rejected by ImageHold web-reverted (reverted by Ada)"
+    assert decided("1.3.0 1.4.5", "1.4.0", holds=back).tag == "1.4.0"
+    assert decided("1.3.0 1.4.5", "1.4.5", holds=back).tag is None
+
+
+def test_a_revert_to_what_the_rule_cannot_choose_leaves_no_choice_until_something_newer_comes() -> None:
+    back = [reverted("1.5.0", "hotfix")]
+    found = decided("1.4.0 1.5.0 hotfix", "1.5.0", holds=back)
+    assert (found.tag, found.held and found.held.reason) == (None, REJECTED)
+    assert decided("1.4.0 1.5.0 hotfix", None, holds=[reverted("1.5.0", "")]).tag is None
+    assert decided("1.4.0 1.5.0 1.6.0", None, holds=back).tag == "1.6.0"
+
+
+def test_two_reverts_hold_what_both_went_back_to() -> None:
+    both = [reverted("1.5.0", "1.4.0"), reverted("1.6.0", "1.5.5")]
+    assert decided("1.4.0 1.5.0 1.5.5 1.6.0", "1.6.0", holds=both).tag == "1.5.5"
+    assert decided("1.4.0 1.5.0 1.6.0", "1.6.0", holds=both).tag is None
+
+
+def test_what_was_gone_back_to_needs_no_age_and_what_lies_between_takes_no_place() -> None:
+    tags = [f"1.4.{n}" for n in range(200)]
+    back = [reverted("1.5.0", "1.4.0")]
+    found = decided(" ".join([*tags, "1.5.0"]), "1.5.0", minimum_age=DAY, digests=EVERY, holds=back)
+    assert (found.tag, found.remembered) == ("1.4.0", ())
+    newer = decided(" ".join([*tags, "1.5.0", "1.6.0"]), "1.4.0", minimum_age=DAY, digests=EVERY, holds=back)
+    assert [entry.tag for entry in newer.remembered] == ["1.6.0"]
+
+
+def test_a_pin_of_people_counts_more_than_a_revert() -> None:
+    assert decided("1.4.0 1.4.5 1.5.0", "1.4.0", holds=[reverted("1.5.0", "1.4.0"), pin("1.4.5")]).tag == "1.4.5"
+
+
+def test_a_digest_that_was_taken_back_is_not_exchanged_for_another_tag() -> None:
+    back = [Hold("web-reverted", "Reject", digests=frozenset({"sha256:new"}), fallback="latest")]
+    rule = build_policy(Alphabetical())
+    assert (
+        decided("latest kate", "latest", policy=rule, digests={"latest": "sha256:new", "kate": "sha256:k"}, holds=back).tag
+        is None
+    )
+    assert decided("latest kate", None, policy=rule, digests={"latest": "sha256:newest"}, holds=back).tag == "latest"
+
+
+def test_the_digest_of_what_stays_is_looked_at_too() -> None:
+    rule = build_policy(Numerical())
+    holds = [reject("1.0.0", digests=["sha256:a"])]
+    assert ask("1.0.0 10 v1", "10", policy=rule, holds=holds) == Need(("10",), essential=True)
+    assert decided("1.0.0 10 v1", "10", policy=rule, holds=holds, digests={"10": "sha256:b"}).tag == "10"
+    assert decided("1.0.0 10 v1", "10", policy=rule, holds=holds, digests={"10": "sha256:a"}).tag is None
