@@ -197,7 +197,7 @@ def _is_bundle(value: object) -> bool:
 
 # --- fields that a type does not have
 
-_UNDECLARED = re.compile(r"^\s*(?:errors:)?\s*(?P<path>\.\S.*): field not declared in schema$")
+_UNDECLARED = re.compile(r"^\s*(?:errors:\s*)?(?P<path>\.\S.*): field not declared in schema$")
 _STEP = re.compile(r"\.(?P<field>[^.\[]+)|\[(?P<keys>[A-Za-z0-9_]+=[^\]]*)\]|\[(?P<index>[0-9]+)\]")
 _KEY = re.compile(r'([A-Za-z0-9_]+)=("(?:[^"\\]|\\.)*"|[^,]*)')
 _HEAD = re.compile(r"^failed to create typed patch object \([^)]*\): ")

@@ -27,8 +27,9 @@ TOKEN_BODY_LIMIT = 64 * 1024
 DEFAULT_LIFE = 60.0
 """Seconds a token is good for when the server does not say (distribution token specification)."""
 
-_CHALLENGE = re.compile(r"\s*,?\s*(?P<scheme>[A-Za-z][A-Za-z0-9_-]*)(?=\s+[A-Za-z_-]+\s*=|\s*(?:,|$))")
-_PARAMETER = re.compile(r'\s*,?\s*(?P<name>[A-Za-z0-9_-]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s",]+))')
+# Registries write these headers: no two repetitions side by side may share blanks, or a long run of them would take for ever.
+_CHALLENGE = re.compile(r"\s*(?:,\s*)?(?P<scheme>[A-Za-z][A-Za-z0-9_-]*)(?=\s+[A-Za-z_-]+\s*=|\s*(?:,|$))")
+_PARAMETER = re.compile(r'\s*(?:,\s*)?(?P<name>[A-Za-z0-9_-]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s",]+))')
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reconcile.errors import Invalid
 from reconcile.runtime.metrics import CONTENT_TYPE, Metrics
@@ -55,6 +59,38 @@ def make_app(metrics: Metrics, health: dict[str, Probe], ready: dict[str, Probe]
     )
 
 
+class _Connection(H11Protocol):
+    """A connection that makes room: when there are too many, whoever has kept us waiting longest goes, and the new one stays.
+
+    Otherwise a few hundred connections on which nobody says anything would have the probes refused, and the process ended.
+    """
+
+    since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection; another one may have to go for it."""
+        super().connection_made(transport)
+        self.since = time.monotonic()
+        if len(self.connections) < MAX_CONNECTIONS:
+            return
+        idle: list[_Connection] = [c for c in self.connections if isinstance(c, _Connection) and c is not self and c.waiting]
+        if idle:
+            longest = min(idle, key=lambda connection: connection.since)
+            self.connections.discard(longest)
+            longest.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self.since = time.monotonic()
+        super().on_response_complete()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the other side has yet to say what it wants, or does not take what it asked for."""
+        state: Any = self.conn.their_state
+        return state in {h11.IDLE, h11.SEND_BODY} or self.flow.write_paused
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its signal handling: the manager owns signals."""
 
@@ -81,6 +117,8 @@ async def serving(app: Starlette, address: str) -> AsyncIterator[str]:
         raise Invalid(f"cannot listen on {address}: {error.strerror}; choose another address or end what uses it") from error
     config = uvicorn.Config(
         app,
+        http=_Connection,
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",
