@@ -171,12 +171,62 @@ class KubeStore:
             return resource
         return await self._write(resource, "", {"metadata": {"finalizers": list(finalizers)}})
 
+    async def create(self, resource: AnyResource) -> AnyResource:
+        """Make an object; raises Conflict when there is one of this name."""
+        reflector = self._reflector(resource.kind)
+        info = reflector.cache.info
+        target = await self._target(info, Key(resource.key.namespace, ""))
+        meta: Object = {"name": resource.key.name, "namespace": resource.key.namespace, **_texts(resource)}
+        body = {
+            "apiVersion": f"{target.group}/{target.version}",
+            "kind": info.kind,
+            "metadata": meta,
+            "spec": dump(resource.spec),
+        }
+        try:
+            answer = await self._client.create(target, body, manager=_manager(info))
+        except Outdated:
+            await self._refresh(info, resource.key)
+            raise
+        except KindMissing:
+            self._discovery.forget(info)
+            raise
+        return reflector.cache.wrote(answer, known=reflector.version)
+
+    async def update(self, resource: AnyResource) -> AnyResource:
+        """Replace labels, annotations and spec of the object as read: one request, none when they are equal.
+
+        Raises Conflict or NotFound.
+        """
+        self._refuse_outdated(resource)
+        held = await self.get(resource.kind, resource.key)
+        patch: Object = {}
+        if meta := difference(_texts(held), _texts(resource)):
+            patch["metadata"] = meta
+        if spec := difference(dump(held.spec), dump(resource.spec)):
+            patch["spec"] = spec
+        return await self._write(resource, "", patch) if patch else held
+
+    async def delete(self, resource: AnyResource) -> None:
+        """Delete the object as read; raises Conflict or NotFound."""
+        self._refuse_outdated(resource)
+        reflector = self._reflector(resource.kind)
+        info, meta = reflector.cache.info, resource.meta
+        target = await self._target(info, resource.key)
+        try:
+            await self._client.delete(target, uid=meta.uid, version=meta.resource_version)
+        except Outdated:
+            await self._refresh(info, resource.key)
+            raise
+        if not meta.finalizers:
+            reflector.cache.ended(resource.key, meta.uid)
+
     async def _write(self, resource: AnyResource, subresource: str, patch: Object) -> AnyResource:
         info = self._reflector(resource.kind).cache.info
         target = await self._target(info, resource.key, subresource)
         patch["metadata"] = {"resourceVersion": resource.meta.resource_version, **patch.get("metadata", {})}
         try:
-            answer = await self._client.merge_patch(target, patch, manager=info.field_manager or info.controller or MANAGER)
+            answer = await self._client.merge_patch(target, patch, manager=_manager(info))
         except Outdated:
             await self._refresh(info, resource.key)
             raise
@@ -197,7 +247,8 @@ class KubeStore:
         """Have what the server has, before the watch brings it: whoever met a conflict reads the object again at once."""
         try:
             body = await self._client.get(await self._target(info, key))
-            self._reflector(info.kind).cache.wrote(body)
+            reflector = self._reflector(info.kind)
+            reflector.cache.wrote(body, known=reflector.version)
         except ReconcileError:
             return  # the watch will tell
 
@@ -226,6 +277,16 @@ class KubeStore:
         except TimeoutError:
             raise reflector.error or ReconcileError(f"{kind}: the list of objects is not complete yet") from None
         return reflector
+
+
+def _manager(info: KindInfo) -> str:
+    return info.field_manager or info.controller or MANAGER
+
+
+def _texts(resource: AnyResource) -> Object:
+    """Labels and annotations, those of them that there are."""
+    texts = {"labels": resource.meta.labels, "annotations": resource.meta.annotations}
+    return {name: dict(value) for name, value in texts.items() if value}
 
 
 def _secret(key: Key, body: Object) -> Secret:

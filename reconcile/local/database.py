@@ -52,9 +52,14 @@ _MIGRATIONS: tuple[str, ...] = (
 )
 
 
+MADE = ""
+"""Source of an object that the service made itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One stored object. `manifest` (metadata and spec of the last good version) and `status` are JSON."""
+    """One stored object. `manifest` (metadata and spec of the last good version) and `status` are JSON; `source` is the file
+    that declares it, `MADE` if none does."""
 
     kind: str
     key: Key
@@ -96,6 +101,7 @@ class Database:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open or make the file; raises Invalid when it is not ours, newer than this program, or damaged."""
         self.path = path
+        self._data_version: int | None = None
         try:
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -216,6 +222,23 @@ class Database:
         """Remove an object; nothing happens when it is gone."""
         with self._readable():
             self._db.execute("DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?", (kind, key.namespace, key.name))
+
+    def find(self, kind: str, key: Key) -> Row | None:
+        """One object, if it is there."""
+        with self._readable():
+            where = "kind = ? AND namespace = ? AND name = ?"
+            found = self._db.execute(
+                f"SELECT {_COLUMNS} FROM objects WHERE {where}",  # noqa: S608
+                (kind, key.namespace, key.name),
+            ).fetchone()
+            return _row(found) if found else None
+
+    def written_elsewhere(self) -> bool:
+        """Whether another process has written to the file since this was asked last."""
+        with self._readable():
+            seen = int(self._db.execute("PRAGMA data_version").fetchone()[0])
+            before, self._data_version = self._data_version, seen
+            return before not in (None, seen)
 
     def add_event(self, event: EventRow) -> None:
         """Keep an event; the oldest beyond the bound go."""

@@ -240,9 +240,7 @@ class Folder:
         if manifest["spec"] is None:
             manifest["spec"] = {}
         resource = self._scheme.decode(info, manifest)
-        data = orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-        spec = orjson.dumps(manifest["spec"], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-        return Declared(resource, data, blake2b(spec, digest_size=16).hexdigest(), path, line)
+        return Declared(resource, *encoded(manifest), path, line)
 
     def _merge(self) -> Snapshot:
         result = Snapshot({}, {}, {}, {}, (), frozenset(), frozenset(), 0)
@@ -282,6 +280,13 @@ class Folder:
             frozenset(protected),
             ignored,
         )
+
+
+def encoded(manifest: Mapping[str, Any]) -> tuple[bytes, str]:
+    """A manifest as it is kept, and the checksum of its spec."""
+    data = orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    spec = orjson.dumps(manifest["spec"], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return data, blake2b(spec, digest_size=16).hexdigest()
 
 
 def _problem(path: str, error: Exception, *, secret: bool = False) -> Problem:

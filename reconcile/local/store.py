@@ -1,7 +1,8 @@
 """Store = a folder of manifests (what is wanted, never written) + a SQLite file (status, generation, finalizers).
 
-`poll` notices changes of the folder within a second; what is read is kept in memory, every write goes through to the database
-before it is seen by anybody.
+Objects that the service makes itself are in the SQLite file alone; a manifest of the same name takes their place. `poll` notices
+changes of the folder within a second; what is read is kept in memory, every write goes through to the database before it is seen
+by anybody.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from reconcile.api.meta import CommonStatus, Key, ObjectMeta
 from reconcile.api.resource import AnyResource, Resource, dump
 from reconcile.api.scheme import Scheme
 from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
-from reconcile.local.database import Database, EventRow, Row
-from reconcile.local.files import Declared, Folder, Identity, Snapshot
+from reconcile.local.database import MADE, Database, EventRow, Row
+from reconcile.local.files import Declared, Folder, Identity, Snapshot, encoded
 from reconcile.local.secrets import SecretSource
 from reconcile.local.walk import Problem
 from reconcile.ports.clock import Clock, timestamp
@@ -75,7 +76,11 @@ class LocalStore:
             raise
         return self
 
+    def _has_own(self) -> bool:
+        return any(row.source == MADE for row in self._rows.values())
+
     async def _load(self) -> None:
+        await self._threads.run(self._database.written_elsewhere)  # from here on
         for row in await self._threads.run(self._database.objects):
             if row.kind not in self._scheme.kinds:
                 continue
@@ -116,6 +121,8 @@ class LocalStore:
                 snapshot = await self._threads.run(self._folder.scan)
                 if snapshot is not None:
                     await self._whole(self._apply(snapshot, patient=patient))
+                if self._has_own() and await self._threads.run(self._database.written_elsewhere):
+                    await self._whole(self._follow_deletions())
             except BaseException:
                 self._folder.forget()  # what was read and not taken over must be read again
                 raise
@@ -130,13 +137,21 @@ class LocalStore:
             self._namespaces, self.ignored = snapshot.namespaces, snapshot.ignored
             for identity, declared in snapshot.objects.items():
                 await self._declare(identity, declared)
-            missing = {i for i, row in self._rows.items() if i not in snapshot.objects and not snapshot.keeps(i, row.source)}
+            declared_before = ((i, row) for i, row in self._rows.items() if row.source != MADE)
+            missing = {i for i, row in declared_before if i not in snapshot.objects and not snapshot.keeps(i, row.source)}
             gone = missing & self._missing if patient else missing
             for identity in sorted(gone):
                 await self._withdraw(identity)
             self._missing = missing - gone
             if self._missing:
                 self._folder.forget()
+
+    async def _follow_deletions(self) -> None:
+        """Let go of objects of ours that somebody deleted from the file by command."""
+        async with self._lock:
+            kept = {(row.kind, row.key) for row in await self._threads.run(self._database.objects)}
+            for identity in [i for i, row in self._rows.items() if row.source == MADE and i not in kept]:
+                await self._remove(identity)
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """Do `work` to its end even if the caller is cancelled meanwhile: memory and database must not part."""
@@ -163,21 +178,7 @@ class LocalStore:
         kind, key = identity
         row = self._rows.get(identity)
         if row is None:
-            new = Row(
-                kind=kind,
-                key=key,
-                uid=str(uuid.uuid4()),
-                version=0,
-                generation=1,
-                created=timestamp(self._clock.now()),
-                deleted=None,
-                finalizers="[]",
-                source=declared.path,
-                spec_digest=declared.digest,
-                manifest=declared.manifest,
-                status=orjson.dumps(INITIAL_STATUS),
-            )
-            await self._save(new, None)
+            await self._save(self._new(kind, key, declared.path, declared.manifest, declared.digest), None)
             return
         if row.deleted is not None or (row.manifest == declared.manifest and row.source == declared.path):
             return  # one that is being deleted comes back when its finalizers are gone
@@ -201,6 +202,22 @@ class LocalStore:
             await self._save(replace(row, deleted=timestamp(self._clock.now())), row.version)
 
     # --- rows
+
+    def _new(self, kind: str, key: Key, source: str, manifest: bytes, digest: str) -> Row:
+        return Row(
+            kind=kind,
+            key=key,
+            uid=str(uuid.uuid4()),
+            version=0,
+            generation=1,
+            created=timestamp(self._clock.now()),
+            deleted=None,
+            finalizers="[]",
+            source=source,
+            spec_digest=digest,
+            manifest=manifest,
+            status=orjson.dumps(INITIAL_STATUS),
+        )
 
     async def _save(self, row: Row, expected: int | None) -> AnyResource:
         new = self._resource(row)  # before anything is written: what cannot be read again must not be kept
@@ -287,6 +304,48 @@ class LocalStore:
             data = orjson.dumps(list(finalizers)).decode()
             return resource if data == row.finalizers else await self._save(replace(row, finalizers=data), row.version)
 
+    async def create(self, resource: AnyResource) -> AnyResource:
+        """Make an object that no file declares; raises Conflict when there is one of this name."""
+        return await self._whole(self._create(resource))
+
+    async def _create(self, resource: AnyResource) -> AnyResource:
+        async with self._lock:
+            if (resource.kind, resource.key) in self._rows:
+                raise Conflict(f"{resource.kind} {resource.key} exists already")
+            return await self._save(self._new(resource.kind, resource.key, MADE, *encoded(_manifest(resource))), None)
+
+    async def update(self, resource: AnyResource) -> AnyResource:
+        """Replace labels, annotations and spec of an object that no file declares.
+
+        Raises Conflict or NotFound, and Invalid for one that a file declares.
+        """
+        return await self._whole(self._update(resource))
+
+    async def _update(self, resource: AnyResource) -> AnyResource:
+        async with self._lock:
+            row = self._made(resource)
+            manifest, digest = encoded(_manifest(resource))
+            if manifest == row.manifest:
+                return self._resources[row.kind, row.key]
+            raised = digest != row.spec_digest
+            new = replace(row, manifest=manifest, spec_digest=digest, generation=row.generation + raised)
+            return await self._save(new, row.version)
+
+    async def delete(self, resource: AnyResource) -> None:
+        """Delete an object that no file declares; raises as `update`."""
+        await self._whole(self._delete(resource))
+
+    async def _delete(self, resource: AnyResource) -> None:
+        async with self._lock:
+            self._made(resource)
+            await self._withdraw((resource.kind, resource.key))
+
+    def _made(self, resource: AnyResource) -> Row:
+        row = self._current(resource)
+        if row.source != MADE:
+            raise Invalid(f"{resource.kind} {resource.key} is declared in {row.source}, which is never written: edit it there")
+        return row
+
     async def secret(self, key: Key) -> Secret:
         """A Secret; raises NotFound with Kubernetes' text, Invalid when a value cannot be had."""
         source = self._secrets.get(key)
@@ -333,6 +392,13 @@ class LocalStore:
         task = asyncio.get_running_loop().create_task(keep(), name="keep event")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _manifest(resource: AnyResource) -> dict[str, Any]:
+    meta = {"name": resource.key.name, "namespace": resource.key.namespace}
+    texts = {"labels": resource.meta.labels, "annotations": resource.meta.annotations}
+    given = {name: dict(value) for name, value in texts.items() if value}
+    return {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta | given, "spec": dump(resource.spec)}
 
 
 def decode_row(scheme: Scheme, row: Row) -> AnyResource:

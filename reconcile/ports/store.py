@@ -54,12 +54,14 @@ class ServiceAccount:
 
 
 class Store(Protocol):
-    """Reads our kinds, watches them, writes status and finalizers; reads Secrets, ServiceAccounts and namespace labels.
+    """Reads our kinds, watches them, writes status and finalizers; makes, changes and deletes objects that are the service's own;
+    reads Secrets, ServiceAccounts and namespace labels.
 
     Laws (`tests/contract/test_store.py`): a status or finalizer write based on an outdated `resource_version` raises Conflict
     and changes nothing; a change of spec raises `generation`, a status write does not; an equal write does not move
     `resource_version` and wakes nobody; an object with finalizers that is deleted stays, with a deletion timestamp, until the
-    last of them is removed; `list` is ordered by key.
+    last of them is removed; `list` is ordered by key; what was written is read from then on; an object that was made survives a
+    restart, and one that people declare under its name takes its place.
     """
 
     async def get(self, kind: str, key: Key) -> AnyResource:
@@ -80,6 +82,24 @@ class Store(Protocol):
 
     async def write_finalizers(self, resource: AnyResource, finalizers: Sequence[str]) -> AnyResource:
         """Replace the finalizers of the object as read. Raises Conflict or NotFound."""
+        ...
+
+    async def create(self, resource: AnyResource) -> AnyResource:
+        """Make an object with the kind, key, labels, annotations and spec of `resource`; returns it as kept.
+
+        Raises Conflict when there is one of this name.
+        """
+        ...
+
+    async def update(self, resource: AnyResource) -> AnyResource:
+        """Replace labels, annotations and spec of the object as read, nothing when they are equal; returns it as written.
+
+        Raises Conflict or NotFound, and Invalid when the object is people's and cannot be written.
+        """
+        ...
+
+    async def delete(self, resource: AnyResource) -> None:
+        """Delete the object as read; raises as `update`."""
         ...
 
     async def secret(self, key: Key) -> Secret:

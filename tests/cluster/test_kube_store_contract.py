@@ -101,7 +101,7 @@ async def world(control_plane: Cluster) -> AsyncIterator[World]:
             outside.store = made.store = await build().__aenter__()
             return made.store
 
-        made = World(outside.store, outside.declare, outside.withdraw, reopen)
+        made = World(outside.store, outside.declare, outside.withdraw, reopen, {WORLD: mark}, outside.made)
         try:
             yield made
         finally:

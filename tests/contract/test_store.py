@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 from imagebot.api import IMAGE_REPOSITORY
 from reconcile.api.conditions import put
 from reconcile.api.meta import FINALIZER, Key
+from reconcile.api.resource import AnyResource
 from reconcile.api.scheme import Scheme
 from reconcile.errors import Conflict, NotFound
 from reconcile.local.database import Database
@@ -43,6 +44,19 @@ class World:
     declare: Callable[[dict[str, Any]], Awaitable[None]]
     withdraw: Callable[[dict[str, Any]], Awaitable[None]]
     reopen: Callable[[], Awaitable[Store]]
+    labels: dict[str, str] = field(default_factory=dict)
+    """What an object of this world must carry."""
+    made: list[dict[str, Any]] = field(default_factory=list)
+    """Objects to clear away."""
+
+    def own(self, name: str, **spec: Any) -> AnyResource:
+        """An object for the store to make."""
+        body = manifest(name, **spec)
+        body["metadata"]["labels"] = self.labels
+        self.made.append(body)
+        scheme = Scheme()
+        scheme.register(IMAGE_REPOSITORY)
+        return scheme.decode(IMAGE_REPOSITORY, body)
 
 
 @asynccontextmanager
@@ -253,3 +267,60 @@ async def test_secrets_are_read_and_never_shown(world: World) -> None:
     secret = await world.store.secret(Key("default", "s"))
     assert secret.data == {"password": b"hunter2"}
     assert "hunter2" not in repr(secret)
+
+
+async def test_an_object_of_ours_is_made_once_read_at_once_and_survives_a_restart(world: World) -> None:
+    made = await world.store.create(world.own("a"))
+    assert (made.meta.generation, made.spec.interval, made.status.observed_generation) == (1, 60, -1)
+    assert made.meta.uid
+    assert await world.store.get(KIND, Key("default", "a")) == made
+    with pytest.raises(Conflict, match="exists"):
+        await world.store.create(world.own("a", interval="2m"))
+    store = await world.reopen()
+    assert await store.get(KIND, Key("default", "a")) == made
+
+
+async def test_an_update_replaces_the_spec_and_the_texts_of_the_object_as_read(world: World) -> None:
+    own = world.own("a", timeout="10s")
+    own.meta.annotations["imagebot.test/one"] = "1"
+    first = await world.store.create(own)
+    texts = first.meta.model_copy(update={"annotations": {"imagebot.test/two": "2"}})
+    second = await world.store.update(replace(first, meta=texts, spec=world.own("a", interval="2m").spec))
+    assert (second.spec.interval, second.spec.timeout, second.meta.annotations) == (120, None, {"imagebot.test/two": "2"})
+    assert (second.meta.generation, second.meta.uid) == (2, first.meta.uid)
+    assert (await world.store.update(second)).meta.resource_version == second.meta.resource_version
+    with pytest.raises(Conflict):
+        await world.store.update(first)
+    assert (await world.store.get(KIND, Key("default", "a"))).spec.interval == 120
+
+
+async def test_an_object_of_ours_is_deleted_once_and_not_on_old_knowledge(world: World) -> None:
+    first = await world.store.create(world.own("a"))
+    second = await world.store.update(replace(first, spec=world.own("a", interval="2m").spec))
+    with pytest.raises(Conflict):
+        await world.store.delete(first)
+    await world.store.delete(second)
+    with pytest.raises(NotFound):
+        await world.store.get(KIND, Key("default", "a"))
+    with pytest.raises(NotFound):
+        await world.store.delete(second)
+    again = await world.store.create(world.own("a"))
+    assert again.meta.uid != first.meta.uid
+
+
+async def test_a_watcher_is_told_of_objects_of_ours(world: World) -> None:
+    watch = world.store.watch([KIND])
+    made = await world.store.create(world.own("a"))
+    assert (await anext(watch)).type is ChangeType.ADDED
+    await world.store.delete(made)
+    assert (await anext(watch)).type is ChangeType.DELETED
+    await watch.aclose()  # type: ignore[attr-defined]
+
+
+async def test_what_people_declare_under_the_name_takes_the_place_of_an_object_of_ours(world: World) -> None:
+    await world.store.create(world.own("a"))
+    await world.declare(manifest("a", interval="2m"))
+    assert (await world.store.get(KIND, Key("default", "a"))).spec.interval == 120
+    await world.withdraw(manifest("a"))
+    with pytest.raises(NotFound):
+        await world.store.get(KIND, Key("default", "a"))
