@@ -122,7 +122,7 @@ class _Show:
             [
                 ("registry", f"{stage.image_name}  ({tags})"),
                 ("repository", f"{stage.url}  (branch {BRANCH})"),
-                ("manifests", f"{stage.objects} objects from examples/manifests, with these two addresses"),
+                ("manifests", f"{stage.objects} objects from examples/commit-bot/manifests, with these two addresses"),
                 ("signing", stage.remark or stage.key.shown),
             ]
         )
@@ -201,7 +201,7 @@ class _Show:
         self.screen.line()
         self.screen.title(f"Done in {seconds:.0f} s: two tags, two commits, one changed line each.")
         if not self._keep:
-            self.screen.line("On your own repository: imagebot once DIR, with manifests like those in examples/manifests.")
+            self.screen.line("On your own repository: imagebot once DIR, with manifests like those in examples/commit-bot.")
             self.screen.line("To look around in this one: imagebot demo --keep")
 
     async def _stay(self, stage: Stage, service: Service) -> None:

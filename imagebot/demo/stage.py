@@ -20,7 +20,7 @@ from imagebot.demo.registry import Registry
 from imagebot.demo.tools import DemoFailed, Tools
 
 EXAMPLE = Path(__file__).with_name("example")
-"""The folder `examples` of the repository (a link there, copied into the wheel)."""
+"""The folder `examples/commit-bot` of the repository (a link there, copied into the wheel)."""
 
 FIRST_TAGS = ("1.0.0", "1.1.0")
 ALIAS = "latest"

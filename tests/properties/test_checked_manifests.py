@@ -15,7 +15,7 @@ from reconcile.local.files import Folder
 
 ROOT = Path(__file__).parents[2]
 LINES = [
-    line for path in sorted((ROOT / "examples/manifests").glob("*.yaml")) for line in ["---", *path.read_text().splitlines()]
+    line for path in sorted((ROOT / "examples/commit-bot/manifests").glob("*.yaml")) for line in ["---", *path.read_text().splitlines()]
 ]
 WORDS = [
     "[]",

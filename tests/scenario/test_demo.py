@@ -288,7 +288,7 @@ def test_what_the_stage_writes_is_the_example_but_for_addresses_and_secrets() ->
     documents = [d for path in (stage.EXAMPLE / "manifests").glob("*.yaml") for d in yaml.safe_load_all(path.read_text())]
     kinds = sorted(d["kind"] for d in documents)
     assert kinds == ["GitRepository", "ImagePolicy", "ImageRepository", "ImageUpdateAutomation", "Secret", "Secret"]
-    assert stage.EXAMPLE.resolve() == Path(__file__).parents[2] / "examples"
+    assert stage.EXAMPLE.resolve() == Path(__file__).parents[2] / "examples/commit-bot"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The outputs in docs/plan-explain-check.md are those of the program, on the manifests of examples/."""
+"""The outputs in docs/plan-explain-check.md are those of the program, on the manifests of examples/commit-bot."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stage(world: Lab) -> None:
     """The example, with the registry and the Git server of this machine and without a signature; and a faulty copy of it."""
     for tag in ("1.0.0", "1.1.0", "1.2.0-rc.1", "2.0.0", "latest"):
         world.registry.push_image("acme/web", tag)
-    for path in (ROOT / "examples/manifests").glob("*.yaml"):
+    for path in (ROOT / "examples/commit-bot/manifests").glob("*.yaml"):
         if path.name == "secrets.yaml":
             continue
         text = path.read_text().replace("registry.example.com", world.registry.host)
@@ -47,8 +47,8 @@ def stage(world: Lab) -> None:
         assert old in text
         (faulty / name).write_text(text.replace(old, new))
     files = {}
-    for path in (ROOT / "examples/repository").rglob("*.yaml"):
-        name = path.relative_to(ROOT / "examples/repository").as_posix()
+    for path in (ROOT / "examples/commit-bot/repository").rglob("*.yaml"):
+        name = path.relative_to(ROOT / "examples/commit-bot/repository").as_posix()
         files[name] = path.read_text().replace("registry.example.com", world.registry.host)
     files["apps/sidecar.yaml"] = 'tag: "1.0.0" # {"$imagepolicy": "flux-system:web:tags"}\n'
     files["clusters/web.yaml"] = 'tag: "1.0.0" # {"$imagepolicy": "flux-system:web:tag"}\n'

@@ -21,7 +21,7 @@ from reconcile.cli.service import run
 from reconcile.local.files import Folder
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples/README.md"]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("README.md"))]
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 HELP = re.compile(r"(?<=^```text\n)\$ imagebot(?P<command>[a-z -]*) --help\n(?P<text>.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
 MERMAID = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
@@ -229,20 +229,21 @@ def _templates(text: str) -> Iterator[str]:
 
 
 def test_the_example_is_accepted_and_its_markers_are_those_of_its_policy() -> None:
-    snapshot = Folder(ROOT / "examples/manifests", load_packages().scheme).scan()
+    snapshot = Folder(ROOT / "examples/commit-bot/manifests", load_packages().scheme).scan()
     assert snapshot is not None
     assert (snapshot.problems, snapshot.ignored) == ((), 0)
     kinds = sorted(kind for kind, _ in snapshot.objects)
     assert kinds == ["GitRepository", "ImagePolicy", "ImageRepository", "ImageUpdateAutomation"]
     policies = {f"{key.namespace}:{key.name}" for kind, key in snapshot.objects if kind == "ImagePolicy"}
-    files = sorted((ROOT / "examples/repository").rglob("*.yaml"))
+    files = sorted((ROOT / "examples/commit-bot/repository").rglob("*.yaml"))
     setters = [marker.setter for path in files for marker in find_markers(path.read_bytes()).markers]
     assert setters == ["flux-system:web"]
     assert set(setters) <= policies
 
 
 def test_secrets_that_the_example_names_are_there() -> None:
-    documents = [d for path in (ROOT / "examples/manifests").glob("*.yaml") for d in yaml.safe_load_all(path.read_text())]
+    folder = ROOT / "examples/commit-bot/manifests"
+    documents = [d for path in folder.glob("*.yaml") for d in yaml.safe_load_all(path.read_text())]
     there = {document["metadata"]["name"] for document in documents if document["kind"] == "Secret"}
     named = {name for document in documents for name in _secret_names(document)}
     assert named == there == {"git-login", "signing-key"}
