@@ -72,6 +72,11 @@ class ClusterObjects:
         target = Target(info.group, await self.version(info), info.plural, key.namespace, key.name)
         return _tidy(await self.client.merge_patch(target, patch, manager=MANAGER), info.api_version, info.kind)
 
+    async def delete(self, info: KindInfo, key: Key, uid: str) -> None:
+        """Delete one object, if it still is that one; raises as `read`, and Conflict."""
+        target = Target(info.group, await self.version(info), info.plural, key.namespace, key.name)
+        await self.client.delete(target, uid=uid)
+
     async def events(self) -> list[Object]:
         """See `Objects`."""
         items = await self._pages(Target("", "v1", "events", self.namespace if self.namespaced else ""), "")

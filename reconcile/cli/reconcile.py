@@ -13,7 +13,7 @@ from reconcile.api.meta import REQUESTED_AT, Key
 from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import load_packages
 from reconcile.cli.output import say
-from reconcile.cli.place import Object, Place
+from reconcile.cli.place import Object, Objects, Place
 from reconcile.cli.revisions import is_static
 from reconcile.cli.target import DURATION, PATIENCE, finish, one_subject, open_cluster_of, place_options
 from reconcile.errors import Invalid
@@ -86,7 +86,7 @@ def source_of(scheme: Scheme, found: Object) -> tuple[KindInfo, Key]:
     return info, Key(reference.get("namespace") or found["metadata"]["namespace"], reference["name"])
 
 
-async def only(cluster: ClusterObjects, info: KindInfo, name: str) -> Object:
+async def only(cluster: Objects, info: KindInfo, name: str) -> Object:
     """The one object of this name; raises NotFound, and Invalid when several namespaces have one."""
     found = await cluster.find(info, name)
     if len(found) > 1:
