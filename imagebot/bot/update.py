@@ -37,6 +37,11 @@ class Update:
     skipped: tuple[SkippedMarker, ...]
 
 
+def as_text(path: str) -> str:
+    """A path as a status may have it: Git keeps any bytes, a status keeps characters."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 class MarkerMemory:
     """Markers by blob id; the least recently used go first."""
 
@@ -100,7 +105,7 @@ async def plan(mirror: Mirror, commit: str, path: str | None, values: Mapping[st
     for entry in entries:
         markers, shown = found[entry.oid], under(entry.path, root) or entry.path
         if isinstance(markers, Unusable):
-            skipped.append(SkippedMarker(path=shown, line=markers.line or None, message=markers.reason))
+            skipped.append(SkippedMarker(path=as_text(shown), line=markers.line or None, message=markers.reason))
         elif any(values.get(m.setter, m.value) != m.value for m in markers.markers):
             due.append((entry, markers))
         else:
@@ -194,6 +199,6 @@ async def _edit(
 
 def _problems(path: str, found: FileMarkers, result: Rewritten) -> list[SkippedMarker]:
     return [
-        SkippedMarker(path=path, line=p.line, marker=p.setter, message=p.text)
+        SkippedMarker(path=as_text(path), line=p.line, marker=p.setter, message=p.text)
         for p in sorted((*found.problems, *result.skipped), key=lambda p: p.line)
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from imagebot.api import ImagePolicy, ImageUpdateAutomation, SkippedMarker
 from imagebot.bot.proposal import Proposal
+from imagebot.bot.update import as_text
 from imagebot.markers.files import is_candidate, update_root
 from imagebot.plan.diff import unified
 from imagebot.plan.rehearsal import Rehearsal
@@ -167,5 +168,5 @@ async def _files(proposal: Proposal) -> Sequence[FilePlan]:
         entries = await proposal.mirror.entries(proposal.ground.base, edit.path)
         oids = [entry.oid for entry in entries if entry.path == edit.path]
         before = (await proposal.mirror.read(oids))[oids[0]] if oids else b""
-        found.append(FilePlan(edit.path, unified(edit.path, before, edit.data)))
+        found.append(FilePlan(as_text(edit.path), unified(edit.path, before, edit.data)))
     return found

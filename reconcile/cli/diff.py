@@ -47,7 +47,7 @@ def diff_kustomization(plan: Plan, ignore_not_found: bool, timeout: float, place
     try:
         return finish(_diff(plan, place, ignore_not_found=ignore_not_found), timeout)
     except ReconcileError as error:
-        click.echo(f"imagebot: {error}", err=True)
+        click.echo(f"imagebot: {clean(error)}", err=True)
         return FAILED
 
 

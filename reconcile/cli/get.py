@@ -8,7 +8,7 @@ import click
 
 from reconcile.api.scheme import KindInfo, Scheme
 from reconcile.app import load_packages
-from reconcile.cli.output import Format, Object, as_list, print_data, print_kind, print_table
+from reconcile.cli.output import Format, Object, as_list, clean, print_data, print_kind, print_table
 from reconcile.cli.place import Objects, Place, UnknownKind
 from reconcile.cli.revisions import KINDS, print_revisions
 from reconcile.cli.revisions import status_selector as in_state
@@ -60,7 +60,7 @@ async def _get(
         else:
             print_table(found)
         for problem in problems:
-            click.echo(f"imagebot: {problem}", err=True)
+            click.echo(f"imagebot: {clean(problem)}", err=True)
         return 1 if problems else 0
 
 

@@ -16,10 +16,12 @@ from reconcile.app import load_packages
 from reconcile.cli.build import build
 from reconcile.cli.check import check_cluster
 from reconcile.cli.crds import crds
+from reconcile.cli.delete import delete
 from reconcile.cli.diff import diff
 from reconcile.cli.events import events
 from reconcile.cli.get import get
 from reconcile.cli.install import install
+from reconcile.cli.output import clean
 from reconcile.cli.reconcile import reconcile_command
 from reconcile.cli.service import once, run
 from reconcile.cli.suspend import resume, suspend
@@ -55,6 +57,7 @@ cli.add_command(events)
 cli.add_command(reconcile_command)
 cli.add_command(suspend)
 cli.add_command(resume)
+cli.add_command(delete)
 cli.add_command(tree)
 cli.add_command(trace)
 cli.add_command(build)
@@ -82,6 +85,6 @@ def main(arguments: list[str] | None = None) -> Any:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except ReconcileError as error:
-        click.echo(f"imagebot: {error}", err=True)
+        click.echo(f"imagebot: {clean(error)}", err=True)
         sys.exit(1)
     sys.exit(result if isinstance(result, int) else 0)

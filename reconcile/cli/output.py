@@ -31,6 +31,9 @@ _COLOURS = {"True": "green", "False": "red", "Unknown": "yellow", "Suspended": "
 _READY = '.status.conditions[?(@.type=="Ready")]'
 _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(0x7F, 0xA0)) if code != ord("\n")} | {9: " "}
 
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+"""Control characters that JSON allows in a text and terminals obey."""
+
 
 def as_list(objects: Sequence[AnyResource | Object]) -> Object:
     """A Kubernetes `v1` List of the objects with their status."""
@@ -43,7 +46,7 @@ def print_data(data: Object, output: Format) -> None:
         for item in data["items"] if data.get("kind") == "List" else [data]:
             click.echo(f"{item['kind'].lower()}/{item['metadata']['name']}")
     elif output == "json":
-        click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+        click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode().translate(_ESCAPED))
     else:
         click.echo(dump(data), nl=False)
 

@@ -18,7 +18,7 @@ from reconcile.api import conditions as cond
 from reconcile.app import Registry, Service, load_packages, local_service, run_local
 from reconcile.cli.flags import HELP_NAMES, cluster_options, common_options, local_options, retry_options
 from reconcile.cli.gitops_flags import apply_options, apply_settings, storage_options, storage_settings
-from reconcile.cli.output import Format, as_list, print_data, print_table
+from reconcile.cli.output import Format, as_list, clean, print_data, print_table
 from reconcile.cli.packaged import PackagedCommand
 from reconcile.errors import Invalid
 from reconcile.runtime.logs import configure
@@ -194,16 +194,23 @@ async def _once(
         return CHANGED if any(controller.effects for controller in service.controllers) else UNCHANGED
 
 
+def _indented(text: str) -> str:
+    """A text of several lines of which none passes for one of ours."""
+    return clean(text).replace("\n", "\n    ")
+
+
 def _summary(service: Service, console: Console) -> None:
     for problem in service.store.problems:
-        console.print(f"[red]✗[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+        console.print(f"[red]✗[/] {escape(clean(problem))}", highlight=False, soft_wrap=True)
     for controller in service.controllers:
         for key, outcome in sorted(controller.outcomes.items()):
             name = f"{controller.kind} {key}"
             effect = controller.effects.get(key)
             if effect is not None and effect.event:
-                console.print(f"[green]✓[/] {escape(f'{name}: {effect.event.rstrip()}')}", highlight=False, soft_wrap=True)
+                console.print(
+                    f"[green]✓[/] {escape(_indented(f'{name}: {effect.event.rstrip()}'))}", highlight=False, soft_wrap=True
+                )
             if not isinstance(outcome, Success):
                 reason = getattr(outcome, "reason", cond.FAILED)
                 text = getattr(outcome, "message", str(outcome))
-                console.print(f"[red]✗[/] {escape(f'{name}: {reason}: {text}')}", highlight=False, soft_wrap=True)
+                console.print(f"[red]✗[/] {escape(_indented(f'{name}: {reason}: {text}'))}", highlight=False, soft_wrap=True)

@@ -92,7 +92,7 @@ async def _trace(kind: str, name: str, place: Place, output: str) -> int:
     else:
         print_data({"steps": sections}, "json" if output == "json" else "yaml")
     if problem:
-        click.echo(f"imagebot: {problem}", err=True)
+        click.echo(f"imagebot: {clean(problem)}", err=True)
     return 1 if problem else 0
 
 

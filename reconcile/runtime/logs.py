@@ -23,6 +23,10 @@ MAX_TEXT = 16 * 1024
 """Characters of one field of a line."""
 MAX_DEPTH = 8
 
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(0x7F, 0xA0)) if code not in (9, 10)} | {
+    10: "\n    "  # so that no text passes for a line of its own
+}
+
 bound = structlog.contextvars.bound_contextvars
 """Context manager that adds fields to every line logged inside."""
 
@@ -52,6 +56,16 @@ def _clean(value: Any, depth: int = 0) -> Any:
     return text if len(text) < MAX_TEXT else f"{text}..."
 
 
+def _harmless(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Texts as a terminal may have them: what comes from outside must not steer it. JSON escapes by itself."""
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception":
+            event[key] = value.translate(_CONTROLS)
+        elif key == "exception":
+            event[key] = str(value).translate({**_CONTROLS, 10: "\n"})
+    return event
+
+
 def _named_as_upstream(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     event["logger"] = event.pop("component", "")
     event["msg"] = event.pop("event", "")
@@ -74,6 +88,7 @@ def configure(level: str = "info", encoding: Encoding | None = None) -> None:
     renderer: list[Any]
     if chosen == "console":
         renderer = [
+            _harmless,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
             structlog.dev.ConsoleRenderer(
                 colors=colour, pad_event_to=32, pad_level=False, exception_formatter=structlog.dev.plain_traceback
