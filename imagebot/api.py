@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from imagebot.hints.spec import HintSpec
 from imagebot.pullrequests import PullRequestSpec, PullRequestStatus
 from reconcile.api.crd import ServedKind, validations, without_default
 from reconcile.api.duration import Duration, ShortDuration
@@ -66,6 +67,8 @@ class ImageRepositorySpec(CommonSpec):
     """Where credentials come from."""
     insecure: bool | None = None
     """Allow plain HTTP."""
+    hint: HintSpec | None = None
+    """Extension: a registry that tells of pushes by webhook, whereupon the image is scanned at once."""
 
     @property
     def exclusions(self) -> list[str]:
@@ -95,6 +98,10 @@ class ImageRepositoryStatus(CommonStatus):
     """Result of the last scan."""
     observed_exclusion_list: list[str] | None = None
     """Exclusion list in force at the last scan."""
+    hint_path: str | None = None
+    """Extension: path at which hints are taken; treat it like a password where the sender cannot sign."""
+    hint_problem: str | None = None
+    """Extension: why no hints are taken although spec.hint asks for it."""
 
 
 class ImageRepositoryReference(ApiModel):

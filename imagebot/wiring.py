@@ -11,6 +11,8 @@ from imagebot.bot.controller import ImageUpdateAutomationReconciler
 from imagebot.bot.source import Sources
 from imagebot.bot.traces import Pushes
 from imagebot.cli import commands
+from imagebot.hints.desk import Desk, Sinks
+from imagebot.hints.server import OPTION, address_in, is_asked, listening
 from imagebot.holds import IMAGE_HOLD
 from imagebot.policy.controller import ImagePolicyController, ImagePolicyReconciler
 from imagebot.scan.access import Access
@@ -33,6 +35,7 @@ def register(registry: Registry) -> None:
     registry.factories["image"] = controllers
     registry.reads["image"] = [info.kind for info in (GIT_REPOSITORY, *KINDS)]
     registry.commands.extend(commands)
+    registry.run_options.append(OPTION)
 
 
 @asynccontextmanager
@@ -46,7 +49,8 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         keychain = keychain_from_user_docker_config(None)
     async with _registry_clients(core) as pool:
         access = Access(store, pool, keychain)
-        scan = ImageRepositoryReconciler(access, tags, core.clock, settings.gates)
+        desk = Desk(store, tags, core.clock, core.around.timers, listening=is_asked(settings.packages))
+        scan = ImageRepositoryReconciler(access, tags, core.clock, settings.gates, desk)
         policy = ImagePolicyReconciler(
             store,
             access,
@@ -66,9 +70,17 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         )
         policies.notes.append(policy.dependants.note)
         tags.wake = policies.add
+        desk.sinks = Sinks(scans.add, policies.add, policy.dependants.of)
         sources = Sources(store, settings.gates, no_cross_namespace_refs=settings.no_cross_namespace_refs)
         update = ImageUpdateAutomationReconciler(
-            store, sources, core.mirrors, core.clock, settled=lambda: _quiet(scans, policies), fence=core.fence, bus=core.bus
+            store,
+            sources,
+            core.mirrors,
+            core.clock,
+            settled=lambda: _quiet(scans, policies),
+            fence=core.fence,
+            bus=core.bus,
+            mine=core.around.mine,
         )
         updates = Controller(
             update,
@@ -78,11 +90,13 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
             watches={"GitRepository": update.on_repository, "ImagePolicy": update.on_policy},
         )
         updates.notes.append(update.dependants.note)
+        update.gathering.wake = updates.add
         pushes = Pushes(store)
         updates.notes.append(pushes.note)
         core.bus.lookup = pushes.traces
         try:
-            yield [scans, policies, updates]
+            async with listening(desk, core.metrics, address_in(settings.packages)):
+                yield [scans, policies, updates]
         finally:
             await update.close()
 

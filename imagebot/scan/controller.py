@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from imagebot.api import ImageRepository, ScanResult
+from imagebot.hints.desk import Desk
 from imagebot.scan import tags as kept
 from imagebot.scan.access import Access, check_identity_gate, repository_of
 from imagebot.scan.cache import KeptTags, Scanned, TagStore
@@ -31,8 +33,8 @@ HEARTBEAT = timedelta(minutes=10)
 
 MIN_TIMEOUT = 1.0
 NOT_DUE = ""
-ORDINARY = ("triggered by interval", "no tags in database")
-"""Reasons that nobody gave: time has passed, or we were started again (tags are kept in memory only)."""
+ORDINARY = ("triggered by interval", "no tags in database", "told of a push")
+"""Reasons that no person gave: time has passed, we were started again (tags are kept in memory only), a registry gave a hint."""
 
 
 class ImageRepositoryReconciler(Reconciler):
@@ -42,7 +44,8 @@ class ImageRepositoryReconciler(Reconciler):
     announces_requests = True
     acknowledges_suspended = True
 
-    def __init__(self, access: Access, tags: TagStore, clock: Clock, gates: Mapping[str, bool]) -> None:
+    def __init__(self, access: Access, tags: TagStore, clock: Clock, gates: Mapping[str, bool], desk: Desk) -> None:
+        self.desk = desk
         self._access = access
         self._tags = tags
         self._clock = clock
@@ -60,6 +63,7 @@ class ImageRepositoryReconciler(Reconciler):
         spec, key = resource.spec, resource.key
         check_identity_gate(resource, self._gates)
         repository = repository_of(resource)
+        await self._open(run)
         limit = max(spec.timeout if spec.timeout is not None else spec.interval, MIN_TIMEOUT)
         try:
             async with asyncio.timeout(limit):
@@ -68,6 +72,7 @@ class ImageRepositoryReconciler(Reconciler):
                 reason, wait = self._due(run, repository, last)
                 if reason is NOT_DUE and last is not None:
                     return self._report(run, last, wait, "no change in repository configuration since last scan")
+                self.desk.scanning(key)
                 # Not worth a write: watchers see such a pass only when it brings news.
                 await run.progress(f"scanning: {reason}", write=reason not in ORDINARY)
                 scanned = await self._scan(resource, repository, client, last)
@@ -78,8 +83,15 @@ class ImageRepositoryReconciler(Reconciler):
         return self._report(run, scanned, spec.interval, "tags did not change" if same else "successful scan")
 
     async def removed(self, resource: AnyResource) -> None:
-        """Drop the tags of the object."""
+        """Drop the tags of the object, and take no more hints for it."""
         self._tags.drop(resource.key)
+        self.desk.close(resource.key)
+
+    async def _open(self, run: Run) -> None:
+        """Take hints for the object, where it asks for it; that this cannot be done is no reason not to scan."""
+        with suppress(ReconcileError):  # the Secret could not be read this time: what is said of hints stays
+            path, problem = await self.desk.open(run.resource)
+            run.set(hint_path=path, hint_problem=problem)
 
     # --- when
 
@@ -98,6 +110,8 @@ class ImageRepositoryReconciler(Reconciler):
             return "updated exclusion list", 0.0
         if last is None:
             return "no tags in database", 0.0
+        if self.desk.due(resource.key):
+            return "told of a push", 0.0
         if ready is not None and ready.status == "False":
             return "retry after a failure", 0.0
         wait = spec.interval - (self._clock.now() - last.at).total_seconds()

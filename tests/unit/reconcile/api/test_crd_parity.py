@@ -43,7 +43,10 @@ ADDED = {
         ".status.observedDigest", ".status.allowedDowngrade", ".status.firstSeen", ".status.firstSeen[]",
         *(f".status.firstSeen[].{n}" for n in ("tag", "digest", "time")),
     },
-    "imagerepositories.image.toolkit.fluxcd.io": set[str](),
+    "imagerepositories.image.toolkit.fluxcd.io": {
+        ".spec.hint", ".spec.hint.type", ".spec.hint.secretRef", ".spec.hint.secretRef.name", ".status.hintPath",
+        ".status.hintProblem",
+    },
     "imageupdateautomations.image.toolkit.fluxcd.io": {".spec.policy", *STATUS, *AUTOMATION},
     # Fields of v1beta1 and v1beta2 that v1 dropped.
     "gitrepositories.source.toolkit.fluxcd.io": {*ACCESS, ".spec.gitImplementation"},

@@ -1,0 +1,1 @@
+"""Hints: registries that tell of a push by webhook, so that its image is scanned at once."""
