@@ -63,7 +63,9 @@ class Request:
         base: branch to merge into.
         head: commit of `branch` that the forge knows.
         merge_commit: commit on `base` that brought it, when merged and told.
-        title: as it is now.
+        warnings: what the forge would not do for it, for people: a reviewer who may not be asked, a draft that it does not have.
+            Known right after `open` alone.
+        title: as it is now, without the word by which GitLab and Gitea know a draft.
         body: as it is now.
         labels: as they are now.
         draft: whether it is a draft.
@@ -80,6 +82,7 @@ class Request:
     labels: tuple[str, ...] = ()
     draft: bool = False
     merge_commit: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class Merge(StrEnum):
@@ -116,7 +119,10 @@ class Forge(Protocol):
         ...
 
     async def open(self, branch: str, base: str, wanted: Wanted) -> Request:
-        """Open a request; the branch is there already."""
+        """Open a request; the branch is there already.
+
+        One that is open already is completed and returned, so that asking again after a crash opens no second one.
+        """
         ...
 
     async def update(self, request: Request, wanted: Wanted) -> Request:
@@ -132,11 +138,20 @@ class Forge(Protocol):
         ...
 
     async def merge_when_checks_pass(self, request: Request) -> Merge:
-        """Have it merged once its checks pass, only if its head is still `request.head`."""
+        """Have it merged once its checks pass, only if its head is still `request.head`.
+
+        A request without any check is merged once the forge has had a minute to begin some. Ask again until it is merged.
+
+        Raises:
+            Conflict: its head is elsewhere, or it was closed.
+        """
         ...
 
     async def commit(self, branch: str, expected: str, files: Mapping[str, bytes], message: str) -> str:
         """Commit new contents of files, by path, on top of `expected`, the head of `branch`; the forge signs. The commit's id.
+
+        A branch that is not there is made at `expected` first. Resetting the branch of an open request to its base closes the
+        request at GitHub: commit to a branch of another name and push that commit to the request's branch instead.
 
         Raises:
             Conflict: the branch is elsewhere.

@@ -13,11 +13,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from reconcile.errors import ReconcileError
+from reconcile.forges.github_app import GitHubApp
 from reconcile.registry.cloud import Kept
 from reconcile.registry.cloud_aws import Aws
 from reconcile.registry.cloud_azure import Azure, AzureEndpoints
 from reconcile.registry.sigv4 import AwsKeys
-from reconcile.sources.git_logins import CodeCommitLogin, DevOpsLogin, GitHubApp, GitHubLogin, codecommit_login
+from reconcile.sources.git_logins import CodeCommitLogin, DevOpsLogin, GitHubLogin, codecommit_login
 from tests.support.clock import VirtualClock
 from tests.support.registry import BareServer, Exchange
 from tests.support.sourceworld import conditions, source_world

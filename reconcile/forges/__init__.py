@@ -1,0 +1,1 @@
+"""Clients for the APIs of forges, behind the port `reconcile.ports.forge`."""

@@ -1,0 +1,37 @@
+"""What is wanted of a request, turned into what forges take: labels, reviewers, drafts, messages. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from reconcile.ports.forge import Request, Wanted
+
+TEAM = "team:"
+_DRAFT = re.compile(r"\s*(?:\[(?:draft|wip)\]|\(draft\)|(?:draft|wip):)\s*", re.IGNORECASE)
+
+
+def missing_labels(request: Request, wanted: Wanted) -> tuple[str, ...]:
+    """Labels that it does not have, each once; forges do not tell upper from lower case."""
+    present = {label.lower() for label in request.labels}
+    return tuple({label.lower(): label for label in wanted.labels if label.lower() not in present}.values())
+
+
+def split_reviewers(reviewers: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Logins and teams, each once."""
+    unique = dict.fromkeys(reviewers)
+    people = [name for name in unique if not name.startswith(TEAM)]
+    return people, [name.removeprefix(TEAM) for name in unique if name.startswith(TEAM)]
+
+
+def split_message(message: str) -> tuple[str, str]:
+    """Headline and body of a commit message, as Git splits them at the first empty line."""
+    headline, _, body = message.strip("\n").partition("\n\n")
+    return " ".join(headline.split()), body.strip("\n")
+
+
+def ready_title(title: str) -> str:
+    """`title` without the words at its start by which GitLab and Gitea know a draft."""
+    while (found := _DRAFT.match(title)) is not None and found.end() < len(title):
+        title = title[found.end() :]
+    return title

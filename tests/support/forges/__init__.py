@@ -1,0 +1,19 @@
+"""Fake forges on sockets: `with fake_forge("github", folder) as forge: …`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.forges.base import BOT, FakeForge, FakeRequest
+from tests.support.forges.github import GitHub
+from tests.support.forges.history import MergeRefused
+
+PROVIDERS = ("github",)
+
+__all__ = ["BOT", "PROVIDERS", "FakeForge", "FakeRequest", "MergeRefused", "fake_forge"]
+
+
+def fake_forge(provider: str, folder: Path, owner: str = "acme", name: str = "fleet") -> FakeForge:
+    """A forge with one empty repository below `folder`; start it, or use it with `with`."""
+    kinds = {"github": GitHub}
+    return kinds[provider](folder, owner, name)
