@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from imagebot.hints.spec import HintSpec
-from imagebot.pullrequests import PullRequestSpec, PullRequestStatus
+from imagebot.pullrequests import ForgeReference, PullRequestSpec, PullRequestStatus
 from reconcile.api.crd import ServedKind, validations, without_default
 from reconcile.api.duration import Duration, ShortDuration
 from reconcile.api.meta import ApiModel, CommonSpec, CommonStatus, LabelSelector, LocalReference
@@ -388,6 +388,10 @@ class ImageUpdateAutomationStatus(CommonStatus):
     """Extension: when they are committed, unless more become due."""
     pull_requests: list[PullRequestStatus] | None = None
     """Extension: the pull requests that the automation keeps up to date, and those last ended, at most 50."""
+    observed_forge: ForgeReference | None = None
+    """Extension: the forge that has the pull requests which are open."""
+    push_refused_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """Extension: when a push was refused because the branch is protected, which is why changes are proposed for a day."""
 
 
 ImageRepository = Resource[ImageRepositorySpec, ImageRepositoryStatus]

@@ -53,6 +53,17 @@ class PullRequestSpec(ApiModel):
     Git when unset."""
 
 
+class ForgeReference(ApiModel):
+    """Where the open pull requests are, so that they can be closed when the spec does not say it any more."""
+
+    provider: Literal["github", "gitlab", "gitea"]
+    """Kind of the forge."""
+    secret_ref: LocalReference
+    """Secret with the credentials."""
+    address: str | None = None
+    """Address of the API, where the spec has one."""
+
+
 class PullRequestStatus(ApiModel):
     """What is known of one pull request."""
 

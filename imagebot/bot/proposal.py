@@ -23,6 +23,7 @@ class Proposal:
         ground: what it is built on; `ground.base` is its parent.
         built: the commit, None when nothing is to be changed, and its message.
         update: the edits, and the markers that could not be used.
+        request: branch that the commit would be proposed for by a pull request; empty: it would be pushed.
     """
 
     source: Source
@@ -31,3 +32,4 @@ class Proposal:
     ground: Ground
     built: Built
     update: Update
+    request: str = ""

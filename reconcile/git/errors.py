@@ -73,6 +73,27 @@ class LostRace(PushFailed):
 class PushRejected(PushFailed):
     """The server said no: hook, protected branch, missing capability."""
 
+    @property
+    def protected(self) -> bool:
+        """Whether the server takes no pushes to this branch, but would take a merge request: its words say so.
+
+        Known are those of GitHub (protected branches, rulesets), GitLab, Gitea and Forgejo, Bitbucket (Cloud, Data Center) and
+        Azure DevOps. A hook that refuses for other reasons, or commits that would be refused in a request as well (unsigned, with
+        secrets), are not meant.
+        """
+        return _PROTECTED.search(f"{self.status}\n{self.detail}") is not None
+
+
+_PROTECTED = re.compile(
+    r"Changes must be made through (?:a pull request|the merge queue)"  # GitHub, GH006 and GH013
+    r"|GH006: Protected branch update failed[\s\S]*(?:[Rr]equired status check|not authorized to push)"
+    r"|Cannot update this protected ref|Required status checks? \"|approving reviews? (?:is|are) required"
+    r"|not allowed to (?:force )?push code to protected branches|not allowed to push to protected branch"  # GitLab; older Gitea
+    r"|(?:Gitea|Forgejo|Gogs): Not allowed to push to protected branch"
+    r"|can only be modified through pull requests|Permission denied to update branch"  # Bitbucket
+    r"|TF402455|TF401027: You need the Git 'GenericContribute'"  # Azure DevOps
+)
+
 
 class UnsupportedRepository(GitError):
     """The remote uses something that is not supported, such as SHA-256 object names."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from reconcile.errors import Invalid
 from reconcile.git import commit as commits
+from reconcile.git import history
 from reconcile.git.depot import Depot
 from reconcile.git.errors import (
     Classifier,
@@ -244,7 +245,8 @@ class Mirror:
                     self._depot.rebuild(job)
                 raise error
             for update in updates:
-                self._depot.pushed(update.src)
+                if update.src:
+                    self._depot.pushed(update.src)
             self._depot.tidy(job)
 
         async with self._depot.writing:
@@ -303,6 +305,21 @@ class Mirror:
             return [(name, value) for name, _, value in (line.partition("\n") for line in lines if line)]
 
         return await self._reading(None, work)
+
+    async def changes_of(self, commit: str, path: str) -> list[history.Step]:
+        """The last commits up to `commit` that changed a file, newest first, along first parents, as far as history is here.
+
+        This and the next two raise `LimitExceeded` when git has too much to say.
+        """
+        return await self._reading(commit, lambda job: history.steps(self._depot, job, commit, path))
+
+    async def described(self, commit: str) -> history.Step:
+        """Author and subject of a commit."""
+        return await self._reading(commit, lambda job: history.named(self._depot, job, commit))
+
+    async def messages(self, commit: str, text: str) -> list[tuple[str, str]]:
+        """Ids and messages of the last commits up to `commit` whose message holds `text`, newest first, as far as history is here."""
+        return await self._reading(commit, lambda job: history.messages(self._depot, job, commit, text))
 
     async def _commit_time(self, commit: str) -> int:
         def work(job: Job) -> int:

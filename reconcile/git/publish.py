@@ -39,7 +39,7 @@ def push_arguments(updates: Sequence[RefUpdate], options: Sequence[str]) -> list
         check_ref(update.dst)
         if (
             not update.dst.startswith("refs/")
-            or not is_oid(update.src)
+            or not (is_oid(update.src) or (not update.src and update.lease and update.expected))
             or not (update.expected is None or is_oid(update.expected))
         ):
             raise Invalid(f"a push needs a commit, a full reference name and a lease: {update.dst!r}")

@@ -134,7 +134,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class RefUpdate:
-    """One reference to move on the remote.
+    """One reference to move on the remote, or to delete there when `src` is empty, which needs `expected`.
 
     `expected` is the lease: the commit it must still be at, None when it must not exist yet. Without `lease` the reference is
     moved only forward, as an ordinary push does; its present commit and its history must be in the mirror.

@@ -34,7 +34,8 @@ AUTOMATION = {
     *(f".spec.git.commit.{n}" for n in ("trailers", "quietPeriod", "maxWait")), ".spec.update.onRevert",
     ".spec.git.push.pullRequest", *(f".spec.git.push.pullRequest.{n}" for n in _REQUEST), ".status.pendingSince",
     ".status.pendingUntil", ".status.pullRequests", ".status.pullRequests[]",
-    *(f".status.pullRequests[].{n}" for n in _REQUESTED),
+    *(f".status.pullRequests[].{n}" for n in _REQUESTED), ".status.observedForge", ".status.pushRefusedTime",
+    *(f".status.observedForge.{n}" for n in ("provider", "secretRef", "secretRef.name", "address")),
 }  # fmt: skip
 
 ADDED = {

@@ -1,0 +1,436 @@
+"""What becomes of pull requests: from what is due, what is remembered and what the forge says to acts. Pure.
+
+A *group* is what one request brings: all changes of an automation (named ""), or those of one policy. An *entry* is what the
+status remembers of one request. As long as an entry has a `head`, there may be a branch of ours to clear away; without one, an
+ended entry is history.
+
+========  =================================================================================================================
+Pending   not opened: the branch is in the way of another, or the pass ended early
+Open      kept up to date: the branch has our commit
+Foreign   people committed to the branch: it is left to them until it is ours again, merged or closed
+Waiting   for room under `maxOpen`
+Closed    by a person, or its branch was deleted: the changes are declined, until there are others or it is opened again
+Merged    the base has them; the branch is deleted
+Superseded  closed by us: nothing is left to change, or the settings ask for another request
+========  =================================================================================================================
+
+An intention to close or to comment is an entry's state before it is carried out, so that a restart between the two neither takes
+our closing for a person's, nor says anything twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from imagebot.pullrequests import PullRequestStatus
+from reconcile.ports.forge import Request, RequestState
+
+MAX_ENTRIES = 50
+MAX_IMAGES = 50
+NOT_OPENED_AGAIN = "closed by a person, who is understood to decline these changes; they are proposed again when there are others"
+GONE = "its branch was deleted, which is understood to decline these changes; they are proposed again when there are others"
+OTHERS = "the branch has commits of others, so it is left to them; delete the branch, or merge or close the request, to go on"
+TAKEN = "the branch exists already and is not ours; delete it, or name another in spec.git.push.branch"
+
+
+class Do(StrEnum):
+    """Kinds of acts."""
+
+    PUSH = "push"
+    """Build the branch from its base, if it is not the same already."""
+    OPEN = "open"
+    UPDATE = "update"
+    """Title, body, labels."""
+    MERGE = "merge"
+    COMMENT = "comment"
+    CLOSE = "close"
+    DELETE = "delete"
+    """The branch."""
+
+
+class Say(StrEnum):
+    """What a comment is about."""
+
+    NOTHING = ""
+    FOREIGN = "foreign"
+    NOTHING_LEFT = "nothing left"
+    SUPERSEDED = "superseded"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a group would change on the base: a checksum of it, and what it brings as `policy: image`."""
+
+    group: str
+    changes: str
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch of the remote; `ours` when its head is a commit of ours."""
+
+    head: str
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that a decision is made of.
+
+    Attributes:
+        base: branch to merge into.
+        base_commit: its head.
+        prefix: branch of the group "", and what those of policies begin with.
+        by_policy: whether each policy is a group.
+        dues: by group; nothing to change is not among them.
+        entries: what is remembered, oldest first.
+        branches: of the remote, as far as they matter, by name.
+        requests: what the forge says of remembered numbers; None: there is no such request.
+        found: what the forge says of branches that were looked up; None: it never had a request.
+        max_open: most requests at a time.
+        auto_merge: whether requests are merged without a person.
+        merging: heads, by number, whose merge is settled.
+        renew: look at branch and text even if nothing changed: the spec did.
+        off: there are no requests to be any more.
+        known: by number, whose changes a looked-up request brought; none: not one of ours.
+    """
+
+    base: str
+    base_commit: str
+    prefix: str
+    by_policy: bool
+    dues: Mapping[str, Due]
+    entries: tuple[PullRequestStatus, ...]
+    branches: Mapping[str, Branch]
+    requests: Mapping[int, Request | None]
+    found: Mapping[str, Request | None] = field(default_factory=dict)
+    max_open: int = MAX_ENTRIES
+    auto_merge: bool = False
+    merging: Mapping[int, str] = field(default_factory=dict)
+    renew: bool = False
+    off: bool = False
+    known: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One step; `slot` is the place of its entry, `head` the commit that the branch must be at (None: it must not exist)."""
+
+    do: Do
+    slot: int
+    head: str | None = None
+    say: Say = Say.NOTHING
+    declined: int | None = None
+    """For OPEN and UPDATE: number of the request whose changes were declined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, in this order, and the entries as they are to be noted first.
+
+    Attributes:
+        acts: in order; those of one entry depend on one another.
+        entries: what is noted before the first act.
+        lookups: branches whose requests must be looked up before anything is decided about them.
+        soon: whether to look again before the interval ends: a merge is wished for.
+        again: whether to look again at once: what was just merged is not on the base yet.
+    """
+
+    acts: tuple[Act, ...]
+    entries: tuple[PullRequestStatus, ...]
+    lookups: tuple[str, ...] = ()
+    soon: bool = False
+    again: bool = False
+
+
+def branch_of(prefix: str, group: str) -> str:
+    """The branch of a group. A policy's name is a reference's name but for its end: Git keeps `.lock` for itself."""
+    return f"{prefix}/{group}{'-' if group.endswith('.lock') else ''}" if group else prefix
+
+
+def is_live(entry: PullRequestStatus) -> bool:
+    """Whether the request is open, as far as is known."""
+    return entry.number is not None and entry.state in {"Open", "Foreign"}
+
+
+def is_over(entry: PullRequestStatus) -> bool:
+    """Whether nothing is left to be done about an entry, ever."""
+    return entry.state in {"Closed", "Merged", "Superseded"} and entry.head is None
+
+
+def declines(entry: PullRequestStatus, due: Due) -> bool:
+    """Whether the person who closed the entry's request declined all that is due."""
+    known = entry.images or []
+    return entry.changes == due.changes or (0 < len(known) < MAX_IMAGES and set(due.images) <= set(known))
+
+
+def bounded(entries: list[PullRequestStatus]) -> tuple[PullRequestStatus, ...]:
+    """At most `MAX_ENTRIES`: history goes first, the oldest of it in front, then those that wait, the last of them in front."""
+    while len(entries) > MAX_ENTRIES:
+        over = next((slot for slot, entry in enumerate(entries) if is_over(entry)), None)
+        if over is None:
+            over = next((s for s in reversed(range(len(entries))) if entries[s].state == "Waiting"), len(entries) - 1)
+        entries = [entry for slot, entry in enumerate(entries) if slot != over]
+    return tuple(entries)
+
+
+def decide(scene: Scene) -> Decision:
+    """What to do now."""
+    return _Decider(scene).decision()
+
+
+class _Decider:
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.entries = list(scene.entries)
+        self.before: list[Act] = []
+        self.acts: list[Act] = []
+        self.after: list[Act] = []
+        self.lookups: list[str] = []
+        self.just_merged: set[int] = set()
+        self.opening = 0
+        self.soon = self.again = False
+        self.freed: set[str] = set()
+        """Branches that this decision deletes first, because they are in the way of others."""
+
+    def decision(self) -> Decision:
+        for slot in range(len(self.entries)):
+            self._refresh(slot)
+        current = {group: self._current(group) for group in self.scene.dues}
+        kept = {slot for slot in current.values() if slot is not None}
+        for slot in range(len(self.entries)):
+            if slot not in kept:
+                self._retire(slot)
+        for group, due in self.scene.dues.items():
+            self._propose(due, current[group])
+        return Decision(
+            (*self.before, *self.acts, *self.after), tuple(self.entries), tuple(self.lookups), soon=self.soon, again=self.again
+        )
+
+    # --- what happened since the last look
+
+    def _refresh(self, slot: int) -> None:
+        entry = self.entries[slot]
+        if entry.number is None or entry.number not in self.scene.requests:
+            return
+        request, branch = self.scene.requests[entry.number], self.scene.branches.get(entry.branch)
+        if request is not None and request.state is RequestState.MERGED:
+            if entry.state != "Merged":
+                self.just_merged.add(slot)
+                self._set(slot, state="Merged", message=None)
+        elif request is None or request.state is RequestState.CLOSED:
+            if entry.state not in {"Superseded", "Closed"}:
+                self._set(slot, state="Closed", message=NOT_OPENED_AGAIN)
+            if branch is None:
+                self._set(slot, head=None)
+        elif entry.state == "Superseded":
+            return  # we were ended before it was closed
+        elif branch is None:
+            if entry.state != "Closed":
+                self._set(slot, state="Closed", message=GONE, head=None)
+                self.after.append(Act(Do.CLOSE, slot))
+        elif not branch.ours:
+            if entry.state != "Foreign":
+                self.acts.append(Act(Do.COMMENT, slot, say=Say.FOREIGN))
+            self._set(slot, state="Foreign", message=OTHERS)
+        elif entry.state != "Open":
+            self._set(slot, state="Open", message=None)
+
+    # --- what is due
+
+    def _current(self, group: str) -> int | None:
+        """The newest entry of a group under the present settings."""
+        branch = branch_of(self.scene.prefix, group)
+        for slot in reversed(range(len(self.entries))):
+            entry = self.entries[slot]
+            if (entry.group, entry.branch, entry.base) == (group, branch, self.scene.base):
+                return slot
+        return None
+
+    def _propose(self, due: Due, slot: int | None) -> None:
+        entry = self.entries[slot] if slot is not None else None
+        if slot is None or entry is None:
+            self._new(due, None, None)
+        elif is_live(entry):
+            self._maintain(due, slot)
+        elif entry.state == "Closed":
+            if declines(entry, due):
+                if not entry.message:
+                    self._set(slot, message=NOT_OPENED_AGAIN)
+            else:
+                self._new(due, None, entry.number)
+        elif entry.state == "Merged" and slot in self.just_merged and entry.changes == due.changes:
+            # The base was read before it had them, or somebody changed them while merging: the next look will tell.
+            self.again = True
+            self._clear(slot, wanted=False)
+        elif entry.state == "Superseded" and self._is_open(entry):
+            self._set(slot, state="Open", message=None)
+            self._maintain(due, slot)
+        elif entry.state in {"Merged", "Superseded"}:
+            self._new(due, None, None)
+        else:
+            self._new(due, slot, None)
+
+    def _is_open(self, entry: PullRequestStatus) -> bool:
+        request = self.scene.requests.get(entry.number or 0)
+        return request is not None and request.state is RequestState.OPEN
+
+    def _full(self) -> bool:
+        return sum(map(is_live, self.entries)) + self.opening >= self.scene.max_open
+
+    def _maintain(self, due: Due, slot: int) -> None:
+        entry = self.entries[slot]
+        branch = self.scene.branches.get(entry.branch)
+        request = self.scene.requests.get(entry.number or 0)
+        if entry.state == "Foreign" or branch is None or request is None:
+            return
+        known = (entry.head, entry.base_commit, entry.changes)
+        stale = self.scene.renew or known != (branch.head, self.scene.base_commit, due.changes)
+        if stale:
+            self.acts += [Act(Do.PUSH, slot, branch.head), Act(Do.UPDATE, slot, declined=self._declined_before(slot))]
+        if not self.scene.auto_merge or request.draft:
+            return
+        if stale or request.head != branch.head:
+            self.soon = True
+        elif self.scene.merging.get(request.number) != branch.head:
+            self.soon = True
+            self.acts.append(Act(Do.MERGE, slot))
+
+    def _declined_before(self, slot: int) -> int | None:
+        """The request that was declined right before this one, for its text."""
+        group = self.entries[slot].group
+        earlier = [entry for entry in self.entries[:slot] if entry.group == group and entry.number is not None]
+        return earlier[-1].number if earlier and earlier[-1].state == "Closed" else None
+
+    def _new(self, due: Due, slot: int | None, declined: int | None) -> None:
+        """Open a request, where nothing forbids it."""
+        name = branch_of(self.scene.prefix, due.group)
+        branch = self.scene.branches.get(name)
+        if (problem := self._in_the_way(name)) is not None:
+            self._note(due, slot, "Pending", problem)
+            return
+        if name not in self.scene.found:
+            if self._full():
+                self._wait(due, slot)
+            else:
+                self.opening += 1
+                self.lookups.append(name)
+            return
+        seen = self.scene.found[name]
+        if seen is not None and seen.state is RequestState.OPEN:
+            self._adopt(due, slot, seen)
+            return
+        if seen is not None and seen.state is RequestState.CLOSED and (changes := self._unknown(seen)):
+            # The status was lost, or we were ended before it was noted; the request itself says what it brought.
+            slot = self._note(due, slot, "Closed", NOT_OPENED_AGAIN, number=seen.number, url=seen.url, changes=changes)
+            self._set(slot, head=branch.head if branch is not None and branch.ours else None, images=None)
+            if changes == due.changes:
+                self._set(slot, images=list(due.images[:MAX_IMAGES]))
+                return
+            slot, declined = None, seen.number
+        if branch is not None and not branch.ours:
+            self._note(due, slot, "Foreign", TAKEN)
+        elif self._full():
+            self._wait(due, slot)
+        else:
+            slot = self._note(due, slot, "Pending", None)
+            self.opening += 1
+            for other, entry in enumerate(self.entries):
+                if entry.branch == name and other != slot and entry.head is not None:
+                    self._set(other, head=None)  # the branch belongs to the new one from now on
+            head = branch.head if branch is not None else None
+            self.acts += [Act(Do.PUSH, slot, head), Act(Do.OPEN, slot, declined=declined)]
+            self.soon = self.soon or self.scene.auto_merge
+
+    def _adopt(self, due: Due, slot: int | None, seen: Request) -> None:
+        """A request that is open already: we were ended before its number was noted, or somebody opened an old one again."""
+        old = next((s for s, entry in enumerate(self.entries) if entry.number == seen.number), None)
+        branch = self.scene.branches.get(seen.branch)
+        state = "Open" if branch is not None and branch.ours else "Foreign"
+        message = None if state == "Open" else OTHERS
+        slot = self._note(due, old if old is not None else slot, state, message, number=seen.number, url=seen.url)
+        if state == "Foreign":
+            self.acts.append(Act(Do.COMMENT, slot, say=Say.FOREIGN))
+            return
+        self._set(slot, head=None, changes=None, base_commit=None)
+        self.scene = replace(self.scene, requests={**self.scene.requests, seen.number: seen})
+        self._maintain(due, slot)
+
+    def _unknown(self, seen: Request) -> str:
+        """The checksum of the changes of a request of ours that is not remembered."""
+        if any(entry.number == seen.number for entry in self.entries):
+            return ""
+        return self.scene.known.get(seen.number, "")
+
+    def _wait(self, due: Due, slot: int | None) -> None:
+        most = f"{self.scene.max_open} requests are open already, the most that spec.git.push.pullRequest.maxOpen allows"
+        self._note(due, slot, "Waiting", most)
+
+    def _in_the_way(self, name: str) -> str | None:
+        """Git cannot have a branch whose name is a folder of another's."""
+        for other in self.scene.branches:
+            if other not in self.freed and (other.startswith(f"{name}/") or name.startswith(f"{other}/")):
+                return f"branch '{other}' is in the way of '{name}': delete it, or merge or close its request"
+        return None
+
+    # --- what is over
+
+    def _retire(self, slot: int) -> None:
+        """The group of an entry has nothing due, or the settings have another place for it."""
+        entry = self.entries[slot]
+        here = branch_of(self.scene.prefix, entry.group) == entry.branch and entry.base == self.scene.base
+        moved = self.scene.off or not here or self.scene.by_policy != bool(entry.group)
+        if entry.state == "Foreign" and entry.number is not None:
+            return
+        if entry.state == "Open":
+            say, message = Say.NOTHING_LEFT, "nothing is left to change"
+            if self.scene.off:
+                say, message = Say.OFF, "there are to be no pull requests any more"
+            elif moved:
+                say, message = Say.SUPERSEDED, "the settings ask for other requests"
+            self._set(slot, state="Superseded", message=message)
+            self.after += [Act(Do.COMMENT, slot, say=say), Act(Do.CLOSE, slot)]
+        elif entry.number is None:
+            branch = self.scene.branches.get(entry.branch)
+            self._set(slot, state="Superseded", message=None, head=branch.head if branch is not None else None)
+        elif entry.state == "Superseded" and self._is_open(entry):
+            self.after.append(Act(Do.CLOSE, slot))
+        self._clear(slot, early=moved)
+
+    def _clear(self, slot: int, *, early: bool = False, wanted: bool = True) -> None:
+        """Have the branch deleted where it is ours and nobody `wanted` it; the entry becomes history."""
+        entry = self.entries[slot]
+        branch = self.scene.branches.get(entry.branch)
+        others = [branch_of(self.scene.prefix, group) for group in self.scene.dues] if wanted else []
+        others += [other.branch for s, other in enumerate(self.entries) if s != slot and is_live(other)]
+        if entry.head is None:
+            return
+        if branch is None or not branch.ours or entry.branch in others:
+            self._set(slot, head=None)
+        elif early and any(o.startswith(f"{entry.branch}/") or entry.branch.startswith(f"{o}/") for o in others):
+            self.freed.add(entry.branch)
+            self.before.append(Act(Do.DELETE, slot, branch.head))
+        else:
+            self.after.append(Act(Do.DELETE, slot, branch.head))
+
+    # --- entries
+
+    def _set(self, slot: int, **fields: object) -> None:
+        self.entries[slot] = self.entries[slot].model_copy(update=fields)
+
+    def _note(self, due: Due, slot: int | None, state: str, message: str | None, **fields: object) -> int:
+        """Put an entry at `slot`, or at the end; where it is."""
+        name = branch_of(self.scene.prefix, due.group)
+        if slot is None:
+            slot = len(self.entries)
+            # Its state is set below, with the rest.
+            made = {"group": due.group, "branch": name, "base": self.scene.base, "state": "Pending"}
+            self.entries.append(PullRequestStatus.model_validate(made))
+        if state in {"Pending", "Waiting", "Foreign"} and self.entries[slot].number is None:
+            fields = {"images": list(due.images[:MAX_IMAGES]), **fields}
+        self._set(slot, state=state, message=message, **fields)
+        return slot
