@@ -152,6 +152,21 @@ INVALID_PUSH = _rule(
     "An automation that cannot know what to push where.",
     "Give spec.git.push.branch, or a branch to check out.",
 )
+INVALID_PULL_REQUEST = _rule(
+    "invalid-pull-request",
+    _E,
+    "Pull requests that cannot be made as they are asked for.",
+    "Change spec.git.push as the message says.",
+)
+DOUBTFUL_WAIT = _rule(
+    "doubtful-wait", _W, "A wait that does not do what it says.", "Give quietPeriod, and a maxWait that is longer."
+)
+SEPARATE_COMMITS = _rule(
+    "separate-commits",
+    _N,
+    "Automations of one branch of which some wait for each other, but that cannot share a commit.",
+    "Give them the same author, signingKey, messageTemplate, messageTemplateValues and trailers.",
+)
 MISSING_REFERENCE = _rule(
     "missing-reference", _E, "An object refers to one that is not in the folder.", "Add it, or mend the name and the namespace."
 )
@@ -175,6 +190,11 @@ UNUSED_POLICY = _rule(
 )
 UNUSED_REPOSITORY = _rule(
     "unused-image-repository", _N, "No ImagePolicy chooses from an ImageRepository.", "Remove it, or add an ImagePolicy."
+)
+USELESS_HOLD = _rule("useless-hold", _W, "An ImageHold that concerns no ImagePolicy.", "Mend spec.imageRef, or remove the hold.")
+EXPIRED_HOLD = _rule("expired-hold", _N, "An ImageHold that has ended.", "Remove it, or give it a later end.")
+IDLE_HOLD = _rule(
+    "idle-hold", _N, "An ImageHold of a tag that no policy would choose anyhow.", "Mend the tag, or take it out of the hold."
 )
 OVERLAP = _rule(
     "overlapping-automations",

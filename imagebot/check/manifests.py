@@ -50,6 +50,11 @@ class Manifest:
         """The object in words."""
         return f"{self.info.kind} {self.key}"
 
+    @property
+    def place(self) -> str:
+        """File and line, as editors make links of them."""
+        return f"{self.path}:{self.places.key(self.prefix)[0]}"
+
     def finding(
         self, rule: Rule, where: str, message: str, mend: str = "", *, severity: Severity | None = None, at_key: bool = False
     ) -> Finding:

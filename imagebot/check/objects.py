@@ -153,11 +153,14 @@ def _automation(manifest: Manifest) -> Iterator[Finding]:
             parse_refspec(git.push.refspec)
         except Invalid as error:
             yield manifest.finding(rules.INVALID_PUSH, "spec.git.push.refspec", str(error), "Write source:destination.")
-    yield from _template(manifest, git.commit.message_template or DEFAULT_MESSAGE, git.commit.message_template_values or {})
+    values = git.commit.message_template_values or {}
+    yield from _template(manifest, "spec.git.commit.messageTemplate", git.commit.message_template or DEFAULT_MESSAGE, values)
+    asked = git.push.pull_request if git.push is not None else None
+    for name in ("title", "body") if asked is not None else ():
+        yield from _template(manifest, f"spec.git.push.pullRequest.{name}", getattr(asked, name) or DEFAULT_MESSAGE, values)
 
 
-def _template(manifest: Manifest, template: str, values: dict[str, str]) -> Iterator[Finding]:
-    where = "spec.git.commit.messageTemplate"
+def _template(manifest: Manifest, where: str, template: str, values: dict[str, str]) -> Iterator[Finding]:
     change = Change("registry.example.com/app:1.0.0", "registry.example.com/app:1.0.1", f"{manifest.key.namespace}:app")
     identity = ObjectIdentity("apps/v1", "Deployment", "app", manifest.key.namespace)
     sample = Changed({"app.yaml": (FileChange(identity, change, 1),)})

@@ -66,10 +66,18 @@ def _labels(manifest: Manifest) -> Mapping[str, str]:
 
 
 def _push_branch(automation: Manifest, repository: Manifest | None) -> str:
-    """The branch that is pushed to, by the rules of Flux; empty when it cannot be told."""
+    """The branch that is pushed to, by the rules of Flux; empty when it cannot be told. Requests have one for each automation."""
     git = automation.resource.spec.git if automation.resource is not None else None
     if git is not None and git.push is not None and git.push.branch:
         return str(git.push.branch)
+    if git is not None and git.push is not None and git.push.pull_request is not None:
+        return f"imagebot/{automation.key.namespace}/{automation.key.name}"
+    return checked_out(automation, repository)
+
+
+def checked_out(automation: Manifest, repository: Manifest | None) -> str:
+    """The branch that an automation starts from; empty when it is none, or cannot be told."""
+    git = automation.resource.spec.git if automation.resource is not None else None
     declared = git.checkout.ref if git is not None and git.checkout is not None else _reference(repository)
     if declared is None:
         return ""
@@ -180,14 +188,13 @@ def _named(value: Any, where: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _overlap(one: Automation, other: Automation, manifests: Manifests) -> Iterator[Finding]:
-    if not one.branch or one.branch != other.branch or _url(one, manifests) != _url(other, manifests):
+    if not one.branch or one.branch != other.branch or url_of(one, manifests) != url_of(other, manifests):
         return
     if not one.covers(other.root) and not other.covers(one.root):
         return
     shared = one.policies & other.policies if one.manifest.key.namespace == other.manifest.key.namespace else frozenset()
-    place = f"{one.manifest.path}:{one.manifest.places.key(one.manifest.prefix)[0]}"
     below = " and ".join(dict.fromkeys(a.root or "the whole repository" for a in (one, other)))
-    text = f"{one.manifest.subject} ({place}) updates branch {one.branch} too: {below}"
+    text = f"{one.manifest.subject} ({one.manifest.place}) updates branch {one.branch} too: {below}"
     if shared:
         text += f", both with {', '.join(sorted(shared)[:3])}" + (f" and {len(shared) - 3} more" if len(shared) > 3 else "")
         yield other.manifest.finding(rules.OVERLAP, "spec.update.path", text, at_key=True)
@@ -196,6 +203,7 @@ def _overlap(one: Automation, other: Automation, manifests: Manifests) -> Iterat
         yield other.manifest.finding(rules.OVERLAP, "spec.update.path", text, severity=Severity.NOTE, at_key=True)
 
 
-def _url(automation: Automation, manifests: Manifests) -> object:
+def url_of(automation: Automation, manifests: Manifests) -> object:
+    """The address of the repository that is written to; its key where the folder does not have it."""
     repository = manifests.get("GitRepository", automation.repository)
     return repository.resource.spec.url if repository is not None and repository.resource is not None else automation.repository

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from imagebot.check.checkouts import declared_checkout, marked_files, own_checkout
+from imagebot.check.commits import check_commits
 from imagebot.check.findings import Finding, ordered
+from imagebot.check.holds import check_holds
 from imagebot.check.manifests import read_manifests
 from imagebot.check.marks import MarkerCheck, check_paths, unmarked
 from imagebot.check.objects import check_object
@@ -26,7 +29,13 @@ class Report:
     markers: int
 
 
-def check_folder(directory: Path, scheme: Scheme, repositories: Sequence[str] = (), ignored: Collection[str] = ()) -> Report:
+def check_folder(
+    directory: Path,
+    scheme: Scheme,
+    repositories: Sequence[str] = (),
+    ignored: Collection[str] = (),
+    now: datetime | None = None,
+) -> Report:
     """Check the manifests of a folder and the markers of checkouts; blocks on the disk and uses no network.
 
     Args:
@@ -34,6 +43,7 @@ def check_folder(directory: Path, scheme: Scheme, repositories: Sequence[str] = 
         scheme: the kinds that are ours.
         repositories: checkouts, each as `[NAMESPACE/]NAME=PATH`.
         ignored: ids of rules whose findings are left out.
+        now: the moment at which holds must not have ended; the present one when None.
 
     Raises:
         Invalid: The folder is none, or a repository cannot be understood.
@@ -45,6 +55,8 @@ def check_folder(directory: Path, scheme: Scheme, repositories: Sequence[str] = 
             found += check_object(manifest)
     automations = automations_of(manifests)
     found += check_relations(manifests, automations)
+    found += check_commits(manifests, automations)
+    found += check_holds(manifests, now or datetime.now(UTC))
     checkouts = [declared_checkout(text, manifests) for text in repositories]
     if not checkouts:
         own = own_checkout(directory, manifests, [a.repository for a in automations])
