@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from reconcile.errors import Conflict, Invalid
@@ -33,8 +33,9 @@ class FileLease:
                 raise Conflict(
                     f"process {holder} already works with this state ({self._path.parent}); end it, or give another --state"
                 ) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            with suppress(OSError):  # on a full disk the lock counts as well; who holds it is only for people
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, str(os.getpid()).encode(), 0)
             yield
         finally:
             os.close(handle)

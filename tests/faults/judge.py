@@ -48,6 +48,7 @@ class Facts:
         leaks: files that hold a secret.
         ran: every start, in order.
         settled: whether the service came to rest.
+        stuck: starts that did not do in time what they had to.
     """
 
     orders: Mapping[str, Order]
@@ -63,6 +64,7 @@ class Facts:
     leaks: Sequence[str] = ()
     ran: Sequence[Ran] = ()
     settled: bool = True
+    stuck: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ def _traces(facts: Facts) -> list[Finding]:
     found = [Finding("damage", facts.damage)] if facts.damage else []
     found += [Finding("leftover", path) for path in facts.leftovers]
     found += [Finding("leak", path) for path in facts.leaks]
+    found += [Finding("unsettled", text) for text in facts.stuck]
     if not facts.settled:
         found.append(Finding("unsettled", f"the last pass ended with {facts.ran[-1].code if facts.ran else None}"))
     for number, ran in enumerate(facts.ran, 1):

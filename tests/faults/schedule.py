@@ -43,7 +43,14 @@ class Human:
     image: int | None = None
 
 
-Event = Push | Delete | Human
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """The disk of the state gets full, but for some bytes, until the start is over."""
+
+    left: int = 0
+
+
+Event = Push | Delete | Human | Fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,7 @@ class Start:
         full: whether the disk of the state is full: bytes that are left, None for plenty.
         read_only: whether the state folder cannot be written.
         second: whether a second one is started on the same state meanwhile.
+        awaited: whether it must bring Git up to date before it is told to end; for long only.
     """
 
     mode: Literal["once", "run"] = "once"
@@ -81,6 +89,7 @@ class Start:
     full: int | None = None
     read_only: bool = False
     second: bool = False
+    awaited: bool = False
 
     def disturbance(self) -> str:
         """What is not as in an undisturbed start, in words."""
@@ -220,7 +229,9 @@ class _Drawer:
     ) -> Start:
         during = (self.event(), *self.events(2))
         dwell = round(self.chance.uniform(0.1, 0.6), 3)
-        return Start("run", tuple(registry), tuple(git), None, False, moment, during, dwell, jump=jump, second=second)
+        awaited = moment is None and self.chance.random() < 0.3
+        faults = {"registry": tuple(registry), "git": tuple(git)}
+        return Start("run", **faults, moment=moment, during=during, dwell=dwell, jump=jump, second=second, awaited=awaited)
 
     def stop(self, act: Literal["kill", "kill tree"]) -> Stop:
         point = self.chance.choice(list(POINTS))

@@ -19,7 +19,7 @@ from imagebot.demo.gitserver import GitServer
 from tests.faults import child
 from tests.faults.judge import Commit, Facts, Judgement, Ran, judge, parse_log
 from tests.faults.launcher import Child, Launcher
-from tests.faults.schedule import Delete, Event, Human, Push, Schedule, Start
+from tests.faults.schedule import Delete, Event, Fill, Human, Push, Schedule, Start
 from tests.faults.servers import FaultyRegistry, GitFaults
 from tests.faults.space import Space
 from tests.support.gitrepo import BareRepository
@@ -76,6 +76,7 @@ class World:
         self.ever: dict[str, set[str]] = {name: set() for name in self.policies}
         self.tokens: dict[str, set[str]] = {"main": set()}
         self.ran: list[Ran] = []
+        self.stuck: list[str] = []
         self.faults: Counter[str] = Counter()
         self.kills = 0
         servers.registry.reset()
@@ -153,6 +154,9 @@ class World:
                 if tag in registry.repositories[name].tags:
                     registry.remember(name)
                     registry.delete_tag(name, tag)
+            case Fill(left):
+                self.servers.space.fill(left)
+                self.faults["disk full"] += 1
             case Human(number, image):
                 self._commit(number, None if image is None else self.path(self.policies[image]))
 
@@ -296,6 +300,8 @@ class World:
             await asyncio.to_thread(self.happen, event)
         if step.second:
             await self._second(process)
+        if step.awaited and not await self._up_to_date(process):
+            self.stuck.append(f"Git was not brought up to date: {step.disturbance()}")
         await asyncio.sleep(step.dwell)
         process.send(signal.SIGTERM)
 
@@ -344,14 +350,20 @@ class World:
         step = Start("run")
         process = await self.servers.launcher.start(self._child(step, log, 0))
         await self._until_up(process, log)
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end and process.code is None:
-            facts = replace(self._history(), ran=())
-            if not any(finding.kind == "lost" for finding in judge(facts).findings):
-                break
-            await asyncio.sleep(0.2)
+        if not await self._up_to_date(process):
+            self.stuck.append("Git was not brought up to date by a service that was left alone")
         process.send(signal.SIGTERM)
         self.ran.append(Ran("run", "left alone", await process.wait(PATIENCE), log.read_text(errors="replace")))
+
+    async def _up_to_date(self, process: Child) -> bool:
+        """Wait until everything that is due is in Git; False when that takes too long."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and process.code is None:
+            judgement = judge(await asyncio.to_thread(self._history))
+            if not any(finding.kind == "lost" for finding in judgement.findings):
+                return True
+            await asyncio.sleep(0.1)
+        return process.code is not None
 
     def _history(self) -> Facts:
         registry = self.servers.registry
@@ -394,6 +406,7 @@ class World:
             leaks=self._leaks(),
             ran=tuple(self.ran),
             settled=settled,
+            stuck=tuple(self.stuck),
         )
 
     def _leftovers(self) -> list[str]:
