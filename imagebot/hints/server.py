@@ -148,7 +148,9 @@ async def listening(desk: Desk, metrics: Metrics, address: str) -> AsyncIterator
     if not address:
         yield
         return
-    async with serving(Starlette(routes=Receiver(desk, metrics).routes()), address) as url:
+    app = Starlette(routes=Receiver(desk, metrics).routes())
+    app.router.redirect_slashes = False  # every path but one is answered alike
+    async with serving(app, address) as url:
         desk.url = url
         log.info("listening for hints", address=url)
         try:
