@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -13,8 +14,9 @@ from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
 from reconcile.forges import answers
 from reconcile.forges.checks import Checks, settled
 from reconcile.forges.remote import Place
+from reconcile.forges.reviewing import ask_reviewers, request_reviews
 from reconcile.forges.session import Answer, Asked, Repository, Session
-from reconcile.forges.wishes import TEAM, missing_labels, split_message, split_reviewers
+from reconcile.forges.wishes import missing_labels, split_message, split_reviewers, without_losing
 from reconcile.ports.forge import AccessRefused, Merge, RateLimited, Request, RequestState, Wanted
 
 HEADERS = MappingProxyType({"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"})
@@ -63,9 +65,8 @@ class GitHub(Repository):
         if answer.status == 422:
             existing = await self._existing(branch, base, answer)
         body = existing if existing is not None else answer.body
-        request = await self._labelled(_request(body), wanted)
-        if existing is not None:
-            request = await self.update(request, wanted)
+        request, lacking = await without_losing(_request(body), self.update(_request(body), wanted))
+        warnings += lacking
         warnings += await self._ask_reviewers(request.number, body, wanted)
         return replace(request, warnings=tuple(warnings))
 
@@ -166,37 +167,13 @@ class GitHub(Repository):
         return replace(request, labels=answers.names({"labels": answer.body}, "labels", "name"))
 
     async def _ask_reviewers(self, number: int, pull: Any, wanted: Wanted) -> list[str]:
-        """GitHub REST API: Request reviewers for a pull request. It refuses all for one: then each is asked for alone."""
+        """GitHub REST API: Request reviewers for a pull request."""
         people, teams = split_reviewers(wanted.reviewers)
         people = [name for name in people if name not in answers.names(pull, "requested_reviewers", "login")]
         teams = [name for name in teams if name not in answers.names(pull, "requested_teams", "slug")]
-        if not people and not teams:
-            return []
-        wishes: list[tuple[str, list[str], list[str]]] = [(name, [name], []) for name in people]
-        wishes += [(f"{TEAM}{name}", [], [name]) for name in teams]
-        reasons = [await self._reviewers(number, people, teams)]
-        if reasons[0] and len(wishes) > 1:
-            reasons = [await self._reviewers(number, alone, team) for _, alone, team in wishes]
-        return [f"'{wish[0]}' was not asked to review: {said}" for wish, said in zip(wishes, reasons, strict=False) if said]
-
-    async def _reviewers(self, number: int, people: Sequence[str], teams: Sequence[str]) -> str:
-        """What GitHub says against it; empty when it has none."""
-        url = f"{self._base}/pulls/{number}/requested_reviewers"
         asked = Asked(f"ask for reviews of pull request #{number}", _WRITE)
-        content = {name: list(value) for name, value in (("reviewers", people), ("team_reviewers", teams)) if value}
-        try:
-            answer = await self._session.ask("POST", url, asked, json=content, taken=(403, 404, 422), idempotent=True)
-        except RateLimited:
-            raise
-        except ReconcileError as error:
-            # The request is open; what is said about its reviewers must not make anybody open it again.
-            return str(error)
-        if answer.status < 300:
-            return ""
-        refusal = self._session.refusal(answer, asked)
-        if isinstance(refusal, RateLimited):
-            raise refusal
-        return answers.said(answer.body) or f"status {answer.status}"
+        url = f"{self._base}/pulls/{number}/requested_reviewers"
+        return await ask_reviewers(partial(request_reviews, self._session, url, asked), people, teams)
 
     async def _set_auto_merge(self, node: str, request: Request, method: str) -> bool:
         asked = Asked(f"set auto-merge of pull request #{request.number}", _WRITE)

@@ -8,8 +8,11 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from reconcile.errors import Invalid
-from reconcile.forges.github import HEADERS, GitHub
+from reconcile.forges import gitea, github, gitlab
+from reconcile.forges.gitea import Gitea
+from reconcile.forges.github import GitHub
 from reconcile.forges.github_app import TLS_KEYS, AppTokens, GitHubApp, InstallationTokens
+from reconcile.forges.gitlab import GitLab
 from reconcile.forges.remote import Place, place
 from reconcile.forges.session import Answers, Credentials, Observe, Session, Token
 from reconcile.net.proxy import Proxy
@@ -104,7 +107,9 @@ def open_forge(
 # What each forge documents for tokens: GitHub «Authenticating to the REST API»; GitLab «REST API authentication», whose Bearer
 # takes personal, project, group and OAuth tokens; Gitea «API Usage».
 _CLIENTS: Mapping[str, tuple[Callable[[Session, Place], OpenForge], Mapping[str, str], str, str]] = {
-    "github": (GitHub, HEADERS, "Authorization", "Bearer"),
+    "github": (GitHub, github.HEADERS, "Authorization", "Bearer"),
+    "gitlab": (GitLab, gitlab.HEADERS, "Authorization", "Bearer"),
+    "gitea": (Gitea, gitea.HEADERS, "Authorization", "token"),
 }
 
 

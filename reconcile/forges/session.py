@@ -313,6 +313,10 @@ class Repository:
         """For messages: `github.com/acme/fleet`."""
         return self._place.name
 
+    async def commit(self, branch: str, expected: str, files: Mapping[str, bytes], message: str) -> str:  # noqa: ARG002
+        """Refused by forges that cannot be told what the head of the branch must be."""
+        raise Invalid(f"{self.name}: provider '{self._place.provider}' makes no commits through its API: use commitThrough Git")
+
     async def aclose(self) -> None:
         """Close its connections."""
         await self._session.aclose()
