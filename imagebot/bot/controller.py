@@ -7,26 +7,36 @@ costs one `ls-remote`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from imagebot.api import ImagePolicy, ImageRef, ImageUpdateAutomation
+from imagebot.bot.gathering import Gathering, has_quiet_period
 from imagebot.bot.job import Job, brought
+from imagebot.bot.joint import due
 from imagebot.bot.proposal import Proposal
+from imagebot.bot.quiet import message as waiting_message
+from imagebot.bot.quiet import shown
+from imagebot.bot.requests.run import Requests, pending
+from imagebot.bot.requests.settings import asked, base_of_request, settings_of
 from imagebot.bot.source import Source, Sources, source_key
-from imagebot.bot.update import MarkerMemory, Update
+from imagebot.bot.update import MarkerMemory
 from imagebot.bot.writer import Ground, Writers, Written
 from reconcile.api import conditions as cond
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.api.selectors import compile_selector
 from reconcile.errors import Failed, Invalid, ReasonedError, ReconcileError, Stalled
-from reconcile.git.errors import PushFailed, SigningFailed
+from reconcile.git.errors import PushFailed, PushRejected, SigningFailed
 from reconcile.git.mirror import Mirror
 from reconcile.git.mirrors import Mirrors
 from reconcile.git.tags import choose_version
-from reconcile.git.types import RemoteRefs
+from reconcile.git.types import Reference, RemoteRefs
 from reconcile.ports.clock import Clock, parse_timestamp, timestamp
+from reconcile.ports.events import EventType
 from reconcile.ports.store import Change, ChangeType, Store
 from reconcile.runtime.bus import Bus, Pushed, trace_of
 from reconcile.runtime.index import Dependants
@@ -38,6 +48,9 @@ log = get_logger("controller")
 
 UP_TO_DATE = "repository up-to-date"
 NO_CHANGE = "no change since last reconciliation"
+SUSPENDED = "what waited is left as it is until this is resumed"
+SOON = 0.05
+"""Least seconds after which a wait is looked at again."""
 HEARTBEAT = timedelta(minutes=10)
 """How old `lastAutomationRunTime` may get in the status while nothing else changes."""
 
@@ -59,9 +72,10 @@ class ImageUpdateAutomationReconciler(Reconciler):
         settled: Callable[[], Awaitable[None]],
         fence: Callable[[], None],
         bus: Bus | None = None,
+        mine: Callable[[AnyResource], bool] = lambda _: True,
     ) -> None:
         """`settled` waits until choices that are under way are made; `fence` raises when nothing may be pushed; `bus` is told of
-        pushes."""
+        pushes; `mine` says which automations are ours to write for."""
         self._bus = bus or Bus()
         self._settled = settled
         self._store = store
@@ -70,40 +84,110 @@ class ImageUpdateAutomationReconciler(Reconciler):
         self.clock = clock
         self._writers = Writers(fence)
         self.memory = MarkerMemory()
+        self._requests = Requests(store, clock, self.memory, fence=fence, bus=self._bus)
         self.dependants: Dependants[Key] = Dependants(source_key)
         """Automations by their GitRepository."""
+        self.gathering = Gathering(store, self._writers, find=self._find, prepare=self._prepare, mine=mine)
+        """Those whose changes wait for more."""
         self._grounds: dict[Key, tuple[str, Ground]] = {}
         """Where each automation found everything in order last: cheap runs of every mode compare with it."""
 
     async def reconcile(self, run: Run) -> Success:
         """One pass; raises Stalled for what only an edit mends, Failed for the rest."""
-        resource: ImageUpdateAutomation = run.resource
         self._stamp(run)
-        refs = await self._policies(resource)
-        source = await self._sources.find(resource)
-        mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
-        if await self._nothing_due(run, refs, source, mirror):
-            return Success(UP_TO_DATE, after=resource.spec.interval, quiet=True, trace=NO_CHANGE)
-        await self._settled()
-        refs = await self._policies(resource)
-        job = Job(resource, refs, source, mirror, self.memory, self.clock)
+        done = self.gathering.taken(run.resource.key)
+        if done is None:
+            return await self._run(run)
+        if isinstance(done.result, PushRejected) and asked(run.resource) is not None:
+            return await self._run(run)  # it is tried here once more, and proposed instead
+        if isinstance(done.result, Exception):
+            with _failures():
+                raise done.result
+        pushed = self._report(run, done.job, done.result)
         try:
-            written = await self._writers.write(mirror, source, job.build)
-        except ReasonedError:
+            result = await self._run(run)
+        except ReconcileError:
+            if pushed.event is not None:
+                run.tell(EventType.NORMAL, pushed.reason, pushed.event)
             raise
-        except (PushFailed, SigningFailed) as error:
-            raise Failed("GitOperationFailed", f"failed to update source: {error}") from error
-        except ReconcileError as error:
-            raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
-        return self._report(run, refs, source, mirror, job.latest, written)
+        if pushed.event is None:
+            return result
+        if result.event is not None:
+            run.tell(EventType.NORMAL, result.reason, pushed.event)
+            return result
+        return replace(result, event=pushed.event, changed=True)
+
+    async def _run(self, run: Run) -> Success:
+        resource: ImageUpdateAutomation = run.resource
+        refs = await self._policies(resource)
+        source = await self._find(resource)
+        mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
+        if asked(resource) is not None or pending(resource):
+            done = await self._requests.first(run, source, mirror, refs, lambda: self._choices(resource))
+            if done is not None:
+                self._nothing_waits(run)
+                return done
+        if await self._nothing_due(run, refs, source, mirror):
+            self._nothing_waits(run)
+            return Success(UP_TO_DATE, after=resource.spec.interval, quiet=True, trace=NO_CHANGE)
+        job = Job(resource, await self._choices(resource), source, mirror, self.memory, self.clock)
+        try:
+            return await self._push(run, job)
+        except Failed as failure:
+            return await self._requests.instead(run, source, mirror, job.refs, failure)
+
+    async def _push(self, run: Run, job: Job) -> Success:
+        with _failures():
+            if has_quiet_period(run.resource) and not run.requested:
+                return await self._quietly(run, job)
+            return self._report(run, job, await self._writers.write(job.mirror, job.source, job.build))
+
+    async def _quietly(self, run: Run, job: Job) -> Success:
+        """Have what is due wait for more, or write it for all who wait once the wait is over; raises what Git raises."""
+        resource: ImageUpdateAutomation = run.resource
+        _, _, ground = await self.ground(resource, {})
+        update = await job.update(ground)
+        if not update.edits:
+            return self._report(run, job, Written(ground, None, ""))
+        now = self.clock.now()
+        since, until = await self.gathering.enter(job, now)
+        if until <= now:
+            return self._report(run, *await self.gathering.write(job))
+        run.set(pending_since=timestamp(since), pending_until=shown(until), skipped=list(update.skipped) or None)
+        left = max((until - now).total_seconds(), SOON)
+        text = waiting_message(len(due(update)), until, now)
+        return Success(text, after=min(left, resource.spec.interval), quiet=True, trace=text)
+
+    def when_suspended(self, resource: AnyResource) -> Mapping[str, Any]:
+        """What waits is dropped: it is looked at anew when the automation is resumed."""
+        self.gathering.leave(resource.key)
+        if resource.status.pending_until is None:
+            return {}
+        ready = cond.get(resource.status.conditions, cond.READY)
+        changes: dict[str, Any] = {"pending_since": None, "pending_until": None}
+        if ready is not None and ready.status == "True":
+            kept = cond.put(
+                tuple(resource.status.conditions or ()),
+                cond.READY,
+                ready.status,
+                ready.reason,
+                SUSPENDED,
+                generation=ready.observed_generation or resource.meta.generation,
+                now=timestamp(self.clock.now()),
+            )
+            changes["conditions"] = list(kept)
+        return changes
 
     async def removed(self, resource: AnyResource) -> None:
         """Forget what was remembered; nothing is ever removed from Git."""
         self._grounds.pop(resource.key, None)
+        self.gathering.forget(resource.key)
+        self._requests.forget(resource.key)
 
     async def close(self) -> None:
         """Abandon pushes that are under way."""
         await self._writers.close()
+        await self._requests.close()
 
     async def propose(self, resource: ImageUpdateAutomation, tops: Mapping[tuple[str, str], str]) -> Proposal:
         """What a pass over the automation would commit now; nothing is pushed and no status is written.
@@ -119,29 +203,26 @@ class ImageUpdateAutomationReconciler(Reconciler):
         refs = await self._policies(resource)
         source, mirror, ground = await self.ground(resource, tops)
         job = Job(resource, refs, source, mirror, self.memory, self.clock)
-        try:
+        with _failures():
             built = await job.build(ground)
-        except ReasonedError:
-            raise
-        except SigningFailed as error:
-            raise Failed("GitOperationFailed", f"failed to update source: {error}") from error
-        except ReconcileError as error:
-            raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
-        return Proposal(source, mirror, refs, ground, built, job.latest)
+        return Proposal(source, mirror, refs, ground, built, job.latest, base_of_request(resource, source))
 
     async def ground(self, resource: ImageUpdateAutomation, tops: Mapping[tuple[str, str], str]) -> tuple[Source, Mirror, Ground]:
         """Where a pass over the automation would write now, and on top of what; see `propose`."""
-        source = await self._sources.find(resource)
+        source = await self._find(resource)
         mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
-        try:
+        request = settings_of(resource, source) if asked(resource) is not None else None
+        with _failures():
             remote = await mirror.ls_remote()
+            if request is not None and request.branch != request.base:
+                base = await mirror.resolve(Reference(branch=request.base), remote)
+                await mirror.fetch(base)
+                return source, mirror, Ground(base, None, base.commit)
             checkout = await mirror.resolve(source.reference, remote, choose_version(source.reference.semver))
             head = remote.commit(f"refs/heads/{source.push_branch}")
             top = tops.get((source.url, source.push_branch))
             if top is None:
                 await mirror.fetch(head or checkout.commit)
-        except ReconcileError as error:
-            raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
         return source, mirror, Ground(checkout, head, top or head or checkout.commit)
 
     # --- what wakes an automation
@@ -174,6 +255,17 @@ class ImageUpdateAutomationReconciler(Reconciler):
         due = last is None or run.now - parse_timestamp(last) >= HEARTBEAT
         run.stamp(lambda status: status.model_copy(update={"last_automation_run_time": run.timestamp}), due=due)
 
+    async def _find(self, resource: ImageUpdateAutomation) -> Source:
+        """The source of an automation; where it asks for pull requests, what is pushed to is another branch."""
+        source = await self._sources.find(resource)
+        request = settings_of(resource, source) if asked(resource) is not None else None
+        return source if request is None else replace(source, push_branch=request.branch)
+
+    async def _choices(self, resource: ImageUpdateAutomation) -> dict[str, ImageRef]:
+        """The choices, once those that are under way are made."""
+        await self._settled()
+        return await self._policies(resource)
+
     async def _policies(self, resource: ImageUpdateAutomation) -> dict[str, ImageRef]:
         try:
             matches = compile_selector(resource.spec.policy_selector)
@@ -184,19 +276,17 @@ class ImageUpdateAutomationReconciler(Reconciler):
 
     async def _nothing_due(self, run: Run, refs: Mapping[str, ImageRef], source: Source, mirror: Mirror) -> bool:
         """Whether the remote and the policies are as the last completed run left them; costs one `ls-remote`."""
-        status = run.resource.status
+        status = run.status
         ready = cond.get(status.conditions, cond.READY)
         settled = ready is not None and ready.status == "True" and not run.new_generation and not run.requested
         if not settled or (status.observed_policies or {}) != refs or status.observed_source_revision is None:
             return False
-        try:
+        with _failures():
             remote = await mirror.ls_remote()
             if source.same_branch and source.refspec is None:
                 head = remote.commit(f"refs/heads/{source.push_branch}")
                 return bool(status.observed_source_revision == f"{source.push_branch}@sha1:{head}")
             return await self._same_ground(run.resource.key, source, mirror, remote)
-        except ReconcileError as error:
-            raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
 
     async def _same_ground(self, key: Key, source: Source, mirror: Mirror, remote: RemoteRefs) -> bool:
         last = self._grounds.get(key)
@@ -206,27 +296,51 @@ class ImageUpdateAutomationReconciler(Reconciler):
         head = remote.commit(f"refs/heads/{source.push_branch}")
         return (checkout, head) == (last[1].checkout, last[1].push_head)
 
-    def _report(
-        self, run: Run, refs: Mapping[str, ImageRef], source: Source, mirror: Mirror, update: Update, written: Written
-    ) -> Success:
+    def _nothing_waits(self, run: Run) -> None:
+        self.gathering.leave(run.resource.key)
+        run.set(pending_since=None, pending_until=None)
+
+    def _report(self, run: Run, job: Job, written: Written) -> Success:
+        source, update = job.source, job.latest
+        self._nothing_waits(run)
         head = written.commit or written.ground.push_head
         self._grounds[run.resource.key] = (_shape(source), Ground(written.ground.checkout, head, written.ground.base))
         revision = written.ground.checkout.revision
         if source.same_branch and head is not None:
             revision = f"{source.push_branch}@sha1:{head}"
-        run.set(observed_policies=dict(refs) or None, observed_source_revision=revision, skipped=list(update.skipped) or None)
+        run.set(observed_source_revision=revision, skipped=list(update.skipped) or None)
+        run.set(observed_policies=None if job.contested else dict(job.refs) or None)
         if written.commit is None:
             return Success(UP_TO_DATE, after=run.resource.spec.interval, quiet=True, trace=UP_TO_DATE)
         run.set(last_push_commit=written.commit, last_push_time=timestamp(self.clock.now()))
-        traces = tuple(sorted(trace_of(ref.name, ref.tag) for ref in brought(refs, update)))
+        traces = tuple(sorted(trace_of(ref.name, ref.tag) for ref in brought(job.refs, update)))
         log.info("pushed", commit=written.commit, trace=list(traces))
-        self._bus.pushed(Pushed(mirror.url, source.push_branch, written.commit, traces, written.head))
+        self._bus.pushed(Pushed(job.mirror.url, source.push_branch, written.commit, traces, written.head))
         summary = f"pushed commit '{written.commit[:7]}' to branch '{source.push_branch}'"
         if source.refspec is not None:
             summary += f" and refspecs '{source.refspec[0]}'"
         if written.message:
             summary += f"\n{written.message}"
         return Success(UP_TO_DATE, after=run.resource.spec.interval, event=summary, quiet=True, changed=True)
+
+    async def _prepare(self, resource: ImageUpdateAutomation) -> Job:
+        refs = await self._policies(resource)
+        source = await self._find(resource)
+        mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
+        return Job(resource, refs, source, mirror, self.memory, self.clock)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Errors of Git with upstream's reason and words."""
+    try:
+        yield
+    except ReasonedError:
+        raise
+    except (PushFailed, SigningFailed) as error:
+        raise Failed("GitOperationFailed", f"failed to update source: {error}") from error
+    except ReconcileError as error:
+        raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
 
 
 def _shape(source: Source) -> str:

@@ -12,9 +12,10 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from imagebot.bot.source import Source
-from reconcile.errors import TimedOut
+from reconcile.errors import ReconcileError, TimedOut
 from reconcile.git.errors import LostRace, PushRejected
 from reconcile.git.mirror import Mirror
 from reconcile.git.tags import choose_version
@@ -47,6 +48,16 @@ class Built:
 
 
 Build = Callable[[Ground], Awaitable[Built]]
+BuildTogether = Callable[[Sequence[Ground | Exception]], Awaitable[Sequence[Built | Exception]]]
+"""Builds for several who write together: a ground, or why there is none, for each; commits stand in the order of the history, and
+those who share one have the same."""
+Target = tuple[str, str, str, tuple[str, str, bool] | None, tuple[str, ...]]
+"""What writers are told apart by."""
+
+
+def target(source: Source) -> Target:
+    """Where a source pushes to, and as whom: those with the same are written together."""
+    return (source.url, source.credentials.digest(), source.push_branch, source.refspec, source.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +73,11 @@ class Written:
 
 @dataclass(slots=True)
 class _Job:
-    source: Source
-    build: Build
-    future: asyncio.Future[Written] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    sources: Sequence[Source]
+    build: BuildTogether
+    future: asyncio.Future[Sequence[Written | Exception]] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class Writers:
@@ -73,15 +86,38 @@ class Writers:
     def __init__(self, fence: Callable[[], None]) -> None:
         """`fence` is asked right before each push and raises when we may not change anything."""
         self._fence = fence
-        self._writers: dict[tuple[str, str, str, tuple[str, str, bool] | None, tuple[str, ...]], _Writer] = {}
+        self._writers: dict[Target, _Writer] = {}
 
     async def write(self, mirror: Mirror, source: Source, build: Build) -> Written:
         """Have `build` make a commit on the right ground and push it; raises what Git or `build` raise."""
-        target = (source.url, source.credentials.digest(), source.push_branch, source.refspec, source.options)
-        writer = self._writers.get(target)
+
+        async def alone(grounds: Sequence[Ground | Exception]) -> Sequence[Built | Exception]:
+            (ground,) = grounds
+            if isinstance(ground, Exception):
+                raise ground
+            return [await build(ground)]
+
+        (written,) = await self.write_together(mirror, [source], alone)
+        if isinstance(written, Exception):
+            raise written
+        return written
+
+    async def write_together(
+        self, mirror: Mirror, sources: Sequence[Source], build: BuildTogether
+    ) -> Sequence[Written | Exception]:
+        """Have `build` make the commits of several sources that share a target, and push them at once.
+
+        Returns:
+            What became of each, in the order of the sources.
+
+        Raises:
+            Exception: What Git or `build` raise: nothing was pushed.
+        """
+        aim = target(sources[0])
+        writer = self._writers.get(aim)
         if writer is None:
-            writer = self._writers[target] = _Writer(mirror, source, self._fence, lambda: self._writers.pop(target, None))
-        return await writer.submit(_Job(source, build))
+            writer = self._writers[aim] = _Writer(mirror, sources[0], self._fence, lambda: self._writers.pop(aim, None))
+        return await writer.submit(_Job(sources, build))
 
     async def close(self) -> None:
         """Abandon what has not been pushed; those who wait are cancelled."""
@@ -100,7 +136,7 @@ class _Writer:
         self._ended = ended
         self._task: asyncio.Task[None] | None = None
 
-    async def submit(self, job: _Job) -> Written:
+    async def submit(self, job: _Job) -> Sequence[Written | Exception]:
         self._waiting.append(job)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"write {self._branch}")
@@ -162,31 +198,44 @@ class _Writer:
                     raise
                 await asyncio.sleep(random.uniform(0, min(0.02 * attempt, MAX_WAIT)))  # noqa: S311 - spreads writers, protects nothing
                 continue
-            for job, written in results:
+            for job, those in results:
                 if not job.future.done():
-                    job.future.set_result(replace(written, head=top or ""))
+                    moved = top or ""
+                    job.future.set_result([w if isinstance(w, Exception) else replace(w, head=moved) for w in those])
             return
         raise TimedOut(f"gave up on {self._branch}")
 
     async def _build_all(
         self, jobs: Sequence[_Job], refs: RemoteRefs, head: str | None
-    ) -> tuple[str | None, list[tuple[_Job, Written]]]:
+    ) -> tuple[str | None, list[tuple[_Job, list[Written | Exception]]]]:
         top: str | None = None
         results = []
         for job in jobs:
             try:
-                checkout = await self._mirror.resolve(job.source.reference, refs, choose_version(job.source.reference.semver))
-                base = top or head or checkout.commit
-                if top is None:
-                    await self._mirror.fetch(base)
-                ground = Ground(checkout, head, base)
-                built = await job.build(ground)
+                grounds = [await self._ground(source, refs, head, top) for source in job.sources]
+                built = await job.build(grounds)
             except Exception as error:  # noqa: BLE001 - one job's failure is not the others'
                 _fail(job, error)
                 continue
-            top = built.commit or top
-            results.append((job, Written(ground, built.commit, built.message)))
+            those: list[Written | Exception] = []
+            for ground, each in zip(grounds, built, strict=True):
+                if isinstance(ground, Exception) or isinstance(each, Exception):
+                    those.append(each if isinstance(each, Exception) else cast(Exception, ground))
+                    continue
+                top = each.commit or top
+                those.append(Written(ground, each.commit, each.message))
+            results.append((job, those))
         return top, results
+
+    async def _ground(self, source: Source, refs: RemoteRefs, head: str | None, top: str | None) -> Ground | Exception:
+        try:
+            checkout = await self._mirror.resolve(source.reference, refs, choose_version(source.reference.semver))
+            base = top or head or checkout.commit
+            if top is None:
+                await self._mirror.fetch(base)
+        except ReconcileError as error:
+            return error
+        return Ground(checkout, head, base)
 
     async def _push(self, commit: str, head: str | None, refs: RemoteRefs) -> None:
         updates = [RefUpdate(commit, self._branch, head)]

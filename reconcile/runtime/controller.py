@@ -100,7 +100,7 @@ class Controller(KeyedLoop):
 
     async def _suspended(self, resource: AnyResource) -> Verdict | None:
         asked = resource.meta.requested_at
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = dict(self.reconciler.when_suspended(resource))
         if self.reconciler.acknowledges_suspended and asked:
             changes["last_handled_reconcile_at"] = asked
         if self.reconciler.observes_suspended(resource):

@@ -104,6 +104,10 @@ class Reconciler(ABC):
         """Whether a suspended object still notes its generation as handled."""
         return False
 
+    def when_suspended(self, resource: AnyResource) -> Mapping[str, Any]:  # noqa: ARG002 - a default
+        """Fields of the status (Python names) that change because an object is suspended, with their values."""
+        return {}
+
     async def finalize(self, resource: AnyResource) -> None:  # noqa: B027 - most leave nothing outside
         """The object is to be deleted and waits for us: take back what was done outside. Raises what `reconcile` may raise."""
 
