@@ -79,19 +79,17 @@ def build_tree(base: str, edits: Mapping[str, bytes], read: TreeReader) -> Built
 
 def _read_trees(base: str, folders: set[str], read: TreeReader) -> dict[str, bytes]:
     trees: dict[str, bytes] = {}
+    below: dict[str, list[str]] = defaultdict(list)
+    for folder in folders - {""}:
+        below[_split(folder)[0]].append(folder)
     level = {"": f"{base}^{{tree}}"}
     while level:
         contents = read(list(dict.fromkeys(level.values())))
         trees |= {folder: contents[name] for folder, name in level.items()}
-        below: dict[str, list[str]] = defaultdict(list)
-        for folder in folders:
-            parent, _ = _split(folder)
-            if folder and parent in level:
-                below[parent].append(folder)
-        level = {}
-        for parent, wanted in below.items():
+        parents, level = level, {}
+        for parent in parents.keys() & below.keys():
             found = {name: oid for mode, name, oid in parse_tree(trees[parent]) if mode == b"40000"}
-            for folder in wanted:
+            for folder in below[parent]:
                 oid = found.get(_bytes(_split(folder)[1]))
                 if oid is None:
                     raise PathNotFound(f"'{folder}' is not a folder of commit {base[:7]}")
