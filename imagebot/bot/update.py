@@ -116,15 +116,27 @@ async def plan(mirror: Mirror, commit: str, path: str | None, values: Mapping[st
 
 async def marked_files(mirror: Mirror, commit: str, memory: MarkerMemory) -> list[tuple[Entry, FileMarkers | Unusable]]:
     """Every file of a commit that holds markers, wherever it is, in the order of the paths; raises as `plan`."""
-    entries = await _marked(mirror, commit, "")
+    return await markers_below(mirror, commit, None, memory)
+
+
+async def markers_below(
+    mirror: Mirror, commit: str, path: str | None, memory: MarkerMemory
+) -> list[tuple[Entry, FileMarkers | Unusable]]:
+    """The files of a commit below `path` that hold markers, none where there is no such path; raises as `plan`."""
+    entries = await _marked_entries(mirror, commit, update_root(path))
     found = await _markers(mirror, entries, memory)
     return [(entry, found[entry.oid]) for entry in entries]
 
 
 async def _marked(mirror: Mirror, commit: str, root: str) -> list[Entry]:
-    found = await mirror.grep(commit, TOKEN, root)
+    found = await _marked_entries(mirror, commit, root)
     if root and not found:
         await _check_root(mirror, commit, root)
+    return found
+
+
+async def _marked_entries(mirror: Mirror, commit: str, root: str) -> list[Entry]:
+    found = await mirror.grep(commit, TOKEN, root)
     return sorted((e for e in found if is_candidate(e.path) and under(e.path, root) is not None), key=lambda e: e.path)
 
 

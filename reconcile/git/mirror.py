@@ -318,7 +318,7 @@ class Mirror:
         return await self._reading(commit, lambda job: history.named(self._depot, job, commit))
 
     async def messages(self, commit: str, text: str) -> list[tuple[str, str]]:
-        """Ids and messages of the last commits up to `commit` whose message holds `text`, newest first, as far as history is here."""
+        """Ids and messages of the last commits up to `commit` whose message holds `text`, newest first, as far as it is here."""
         return await self._reading(commit, lambda job: history.messages(self._depot, job, commit, text))
 
     async def _commit_time(self, commit: str) -> int:
