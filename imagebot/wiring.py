@@ -22,6 +22,7 @@ from reconcile.api.source import GIT_REPOSITORY
 from reconcile.app import Core, Registry
 from reconcile.registry.pool import ClientPool
 from reconcile.runtime.controller import Controller
+from reconcile.sources.git_logins import default_logins
 
 KINDS = (IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION, IMAGE_HOLD)
 QUIET = 2.0
@@ -71,7 +72,9 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         policies.notes.append(policy.dependants.note)
         tags.wake = policies.add
         desk.sinks = Sinks(scans.add, policies.add, policy.dependants.of)
-        sources = Sources(store, settings.gates, no_cross_namespace_refs=settings.no_cross_namespace_refs)
+        sources = Sources(
+            store, settings.gates, default_logins(core.clock), no_cross_namespace_refs=settings.no_cross_namespace_refs
+        )
         update = ImageUpdateAutomationReconciler(
             store,
             sources,

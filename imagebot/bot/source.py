@@ -15,8 +15,9 @@ from reconcile.git.signing import gpg_signer_from_secret, ssh_signer_from_secret
 from reconcile.git.types import Reference, Signer, parse_refspec
 from reconcile.ports.store import Store
 from reconcile.registry.access import proxy_of
+from reconcile.sources.git_access import APP_KEYS, CloudLogin, logged_in
 
-GITHUB_KEYS = ("githubAppID", "githubAppPrivateKey", "githubAppInstallationID", "githubAppInstallationOwner")
+CLOUDS = ("azure", "aws")
 PREFIX = "failed configuring source manager: "
 NO_PUSH_BRANCH = "push spec not provided, and cannot be inferred from .spec.git.checkout.ref or GitRepository .spec.ref"
 MAX_SIGNERS = 64
@@ -48,11 +49,19 @@ class Source:
 
 
 class Sources:
-    """Builds a `Source` out of the objects in the store."""
+    """Builds a `Source` out of the objects in the store; `logins` by the name of the provider that a GitRepository names."""
 
-    def __init__(self, store: Store, gates: Mapping[str, bool], *, no_cross_namespace_refs: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        gates: Mapping[str, bool],
+        logins: Mapping[str, CloudLogin] | None = None,
+        *,
+        no_cross_namespace_refs: bool = False,
+    ) -> None:
         self._store = store
         self._gates = gates
+        self._logins = dict(logins or {})
         self._no_cross_namespace_refs = no_cross_namespace_refs
         self._signers: dict[tuple[str, int], Signer] = {}
 
@@ -124,7 +133,7 @@ class Sources:
 
     def _check_identity(self, repository: AnyResource) -> None:
         spec = repository.spec
-        if spec.provider in {"azure", "aws"} and spec.service_account_name and not self._gates[IDENTITY_GATE]:
+        if spec.provider in CLOUDS and spec.service_account_name and not self._gates[IDENTITY_GATE]:
             raise Stalled(
                 "FeatureGateDisabled",
                 "to use spec.serviceAccountName in the GitRepository for provider authentication please enable the "
@@ -134,30 +143,43 @@ class Sources:
     async def _credentials(self, repository: AnyResource) -> GitCredentials:
         spec, namespace = repository.spec, repository.key.namespace
         data: Mapping[str, bytes] = {}
+        name = ""
         if spec.secret_ref is not None:
             key = Key(namespace, spec.secret_ref.name)
             try:
                 data = (await self._store.secret(key)).data
             except ReconcileError as error:
                 raise NotFound(f"failed to get auth secret '{key}': {error}") from error
+            name = str(key)
             self._check_github(spec.provider, key, data)
         elif spec.provider == "github":
             self._check_github(spec.provider, repository.key, data)
-        if spec.provider in {"azure", "aws", "github"}:
-            raise Invalid(
-                f"provider '{spec.provider}' of the GitRepository is not supported yet; use secretRef with a token or an SSH key"
-            )
-        proxy = ""
+        proxy = None
         if spec.proxy_secret_ref is not None:
-            proxy = proxy_url(await proxy_of(self._store, Key(namespace, spec.proxy_secret_ref.name)))
+            proxy = await proxy_of(self._store, Key(namespace, spec.proxy_secret_ref.name))
         try:
-            return credentials_from_secret(spec.url, data, proxy=proxy)
+            found = credentials_from_secret(spec.url, data, proxy=proxy_url(proxy) if proxy is not None else "")
+            if spec.provider not in (None, "generic"):
+                login = await self._login(repository).credentials(spec.url, name, data, proxy)
+                found = logged_in(found, login)
         except ReconcileError as error:
             raise Invalid(f"failed to configure authentication options: {error}") from error
+        return found
+
+    def _login(self, repository: AnyResource) -> CloudLogin:
+        spec = repository.spec
+        if spec.provider in CLOUDS and spec.service_account_name:
+            raise Invalid(
+                "spec.serviceAccountName for cloud providers is not supported yet; "
+                "remove it to use the identity of the controller"
+            )
+        if spec.provider not in self._logins:
+            raise Invalid(f"provider '{spec.provider}' is not available here; use secretRef with a token or an SSH key")
+        return self._logins[spec.provider]
 
     @staticmethod
     def _check_github(provider: str | None, key: Key, data: Mapping[str, bytes]) -> None:
-        has_app = any(name in data for name in GITHUB_KEYS)
+        has_app = any(name in data for name in APP_KEYS)
         if provider == "github" and not has_app:
             raise Stalled(
                 "InvalidSourceConfiguration",

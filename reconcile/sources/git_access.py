@@ -66,16 +66,7 @@ class GitAccess:
             if found.bearer_token and urlsplit(spec.url).username:
                 raise Invalid("the URL has a user although 'bearerToken' is set: use one of them")
             if spec.provider not in (None, "generic"):
-                login = await self._logins[spec.provider].credentials(spec.url, secret, data, proxy)
-                # A new token is no new mirror, but other certificates or another proxy may lead to another server.
-                identity = f"{login.identity} {replace(found, username='', password='', bearer_token='').digest()}"
-                found = replace(
-                    found,
-                    username=login.username,
-                    password=login.password,
-                    bearer_token=login.bearer_token,
-                    identity=identity,
-                )
+                found = logged_in(found, await self._logins[spec.provider].credentials(spec.url, secret, data, proxy))
         except ReconcileError as error:
             raise Failed(AUTHENTICATION_FAILED, f"failed to configure authentication options: {error}") from error
         return found
@@ -124,6 +115,13 @@ class GitAccess:
         if spec.provider != "github" and has_app:
             raise Failed(INVALID_PROVIDER, f"secretRef '{key}' has github app data but provider is not set to github")
         return str(key), data
+
+
+def logged_in(found: GitCredentials, login: GitCredentials) -> GitCredentials:
+    """The credentials that a Secret holds, with user and token of a login in place of its own. Pure."""
+    # A new token is no new mirror, but other certificates or another proxy may lead to another server.
+    identity = f"{login.identity} {replace(found, username='', password='', bearer_token='').digest()}"
+    return replace(found, username=login.username, password=login.password, bearer_token=login.bearer_token, identity=identity)
 
 
 def for_module(parent: str, credentials: GitCredentials, url: str) -> GitCredentials:
