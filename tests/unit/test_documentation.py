@@ -191,6 +191,22 @@ def test_files_and_folders_that_are_named_exist(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+# --- alerts
+
+
+def test_every_alert_of_the_chart_is_in_the_page_with_what_to_do() -> None:
+    alerts = [
+        name
+        for path in sorted((ROOT / "helm/templates").glob("*.yaml"))
+        for name in re.findall(r"^ *- alert: (\w+)$", path.read_text(), re.MULTILINE)
+    ]
+    rows = re.findall(
+        r"^\| `(Imagebot\w+)` \| [^|]{10,} \| [^|]{10,} \|$", (ROOT / "docs/operations.md").read_text(), re.MULTILINE
+    )
+    assert len(alerts) >= 18
+    assert sorted(rows) == sorted(alerts)
+
+
 # --- examples
 
 
