@@ -81,6 +81,8 @@ def _commit_data(commit: CommitPlan) -> dict[str, Any]:
     data: dict[str, Any] = {"automation": str(commit.automation)}
     if commit.repository:
         data |= {"repository": commit.repository, "branch": commit.branch, "base": commit.base}
+    if commit.request:
+        data["pullRequest"] = commit.request
     if commit.message is not None:
         data["commit"] = {
             "message": commit.message,
@@ -116,6 +118,8 @@ def _print_commit(commit: CommitPlan) -> None:
     click.secho(f"ImageUpdateAutomation {commit.automation}", bold=True)
     if commit.repository:
         click.echo(f"  {clean(commit.repository)}, branch {clean(commit.branch)}, on {commit.base[:12]}")
+    if commit.request and commit.message is not None:
+        click.echo(f"  by pull request into {clean(commit.request)}")
     if commit.note or commit.problem:
         click.echo(f"  {clean(commit.note or commit.problem)}")
     elif commit.message is None:
@@ -141,11 +145,12 @@ def _shown(line: str) -> str:
 
 
 def _summary(made: Plan) -> str:
-    commits = sum(commit.message is not None for commit in made.commits)
+    commits = sum(commit.message is not None and not commit.request for commit in made.commits)
+    proposed = sum(commit.message is not None and bool(commit.request) for commit in made.commits)
     files = sum(len(commit.files) for commit in made.commits)
-    done = "nothing would be changed"
-    if commits:
-        done = f"{_many(commits, 'commit')} would be pushed, with {_many(files, 'changed file')}"
+    parts = [f"{_many(commits, 'commit')} would be pushed"] if commits else []
+    parts += [f"{_many(proposed, 'commit')} would be proposed by pull requests"] if proposed else []
+    done = f"{' and '.join(parts)}, with {_many(files, 'changed file')}" if parts else "nothing would be changed"
     return f"{done}; {_many(len(made.problems), 'problem')}" if made.problems else done
 
 

@@ -55,6 +55,7 @@ class CommitPlan:
         skipped: markers and files that cannot be used.
         problem: why nothing can be said.
         note: why nothing is to be done, where that is no problem.
+        request: branch that the commit would be proposed for by a pull request; empty: it would be pushed.
     """
 
     automation: Key
@@ -67,6 +68,7 @@ class CommitPlan:
     skipped: tuple[SkippedMarker, ...] = ()
     problem: str = ""
     note: str = ""
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ async def _commit(rehearsal: Rehearsal, automation: ImageUpdateAutomation, tops:
     except ReasonedError as error:
         return CommitPlan(key, problem=f"{error.reason}: {error.message}")
     source, built = proposal.source, proposal.built
-    if built.commit is not None:
+    if built.commit is not None and not proposal.request:
         tops[source.url, source.push_branch] = built.commit
     return CommitPlan(
         key,
@@ -152,6 +154,7 @@ async def _commit(rehearsal: Rehearsal, automation: ImageUpdateAutomation, tops:
         message=built.message if built.commit is not None else None,
         signed=source.signer is not None,
         files=tuple(files) if built.commit is not None else (),
+        request=proposal.request,
         skipped=tuple(_whole(marker, update_root(automation.spec.update.path)) for marker in proposal.update.skipped),
     )
 
