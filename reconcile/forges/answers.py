@@ -38,6 +38,23 @@ def number(document: Any, *path: str) -> int:
     return found
 
 
+def flag(document: Any, *path: str) -> bool:
+    """Whether there is `true` at `path`."""
+    return _at(document, path) is True
+
+
+def flag_off(document: Any, *path: str) -> bool:
+    """Whether there is `false` at `path`: not merely nothing."""
+    return _at(document, path) is False
+
+
+def rows(document: Any) -> list[Any]:
+    """The answer as a list; raises ReconcileError when it is none."""
+    if not isinstance(document, list):
+        raise ReconcileError("the forge's answer is no list: is the address that of its API?")
+    return document
+
+
 def names(document: Any, list_: str, field: str) -> tuple[str, ...]:
     """The strings `field` of the objects in the list `list_`."""
     return tuple(found for item in items(document, list_) if (found := optional(item, field)))

@@ -16,7 +16,7 @@ from reconcile.forges.checks import Checks, settled
 from reconcile.forges.remote import Place
 from reconcile.forges.reviewing import ask_reviewers, request_reviews
 from reconcile.forges.session import Answer, Asked, Repository, Session
-from reconcile.forges.wishes import is_draft, missing_labels, ready_title, split_reviewers, without_losing
+from reconcile.forges.wishes import fitted, is_draft, missing_labels, ready_title, same_text, split_reviewers, without_losing
 from reconcile.ports.forge import Merge, Request, RequestState, Wanted
 
 HEADERS: Mapping[str, str] = MappingProxyType({"Accept": "application/json"})
@@ -49,8 +49,8 @@ class Gitea(Repository):
         found = [_request(answer.body)]
         if found[0].state is not RequestState.OPEN:
             query: dict[str, str | int] = {"state": "all", "sort": "recentupdate", "limit": LOOKED_AT}
-            listed = (await self._session.ask("GET", f"{self._base}/pulls", asked, query=query)).body or []
-            found += [_request(item) for item in listed if _ours(item, branch, base)]
+            listed = await self._session.ask("GET", f"{self._base}/pulls", asked, query=query)
+            found += [_request(item) for item in answers.rows(listed.body) if _ours(item, branch, base)]
         found.sort(key=lambda request: (request.state is RequestState.OPEN, request.number))
         return found[-1]
 
@@ -60,6 +60,7 @@ class Gitea(Repository):
 
     async def open(self, branch: str, base: str, wanted: Wanted) -> Request:
         """Gitea API: Create a pull request; then labels and reviewers."""
+        wanted = fitted(wanted)
         content = {
             "head": branch,
             "base": base,
@@ -76,6 +77,7 @@ class Gitea(Repository):
 
     async def update(self, request: Request, wanted: Wanted) -> Request:
         """Gitea API: Update a pull request, Add a label to an issue."""
+        wanted = fitted(wanted)
         return await self._completed(request, wanted)
 
     async def comment(self, number: int, text: str) -> None:
@@ -126,7 +128,7 @@ class Gitea(Repository):
         content = {}
         if ready_title(wanted.title) != request.title:
             content["title"] = _title(wanted.title, draft=request.draft)
-        if wanted.body != request.body:
+        if not same_text(wanted.body, request.body):
             content["body"] = wanted.body
         if content:
             asked = Asked(f"update pull request #{request.number}", _WRITE)
@@ -217,7 +219,7 @@ def _branch(pull: Any) -> str:
 
 
 def _request(pull: Any) -> Request:
-    merged = pull.get("merged") is True
+    merged = answers.flag(pull, "merged")
     closed = RequestState.CLOSED if answers.text(pull, "state") == "closed" else RequestState.OPEN
     title = answers.optional(pull, "title")
     draft = is_draft(title)

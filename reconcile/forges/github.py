@@ -16,7 +16,7 @@ from reconcile.forges.checks import Checks, settled
 from reconcile.forges.remote import Place
 from reconcile.forges.reviewing import ask_reviewers, request_reviews
 from reconcile.forges.session import Answer, Asked, Repository, Session
-from reconcile.forges.wishes import missing_labels, split_message, split_reviewers, without_losing
+from reconcile.forges.wishes import fitted, missing_labels, same_text, split_message, split_reviewers, without_losing
 from reconcile.ports.forge import AccessRefused, Merge, RateLimited, Request, RequestState, Wanted
 
 HEADERS = MappingProxyType({"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"})
@@ -48,7 +48,7 @@ class GitHub(Repository):
         query: dict[str, str | int] = {"head": f"{self._place.path[0]}:{branch}", "base": base, "state": "all"}
         query |= {"sort": "created", "direction": "desc", "per_page": LOOKED_AT}
         answer = await self._session.ask("GET", f"{self._base}/pulls", Asked("look for pull requests", _WRITE), query=query)
-        found = [_request(item) for item in answer.body or [] if _ours(item, branch, base)]
+        found = [_request(item) for item in answers.rows(answer.body) if _ours(item, branch, base)]
         return next((request for request in found if request.state is RequestState.OPEN), found[0] if found else None)
 
     async def get(self, number: int) -> Request:
@@ -57,6 +57,7 @@ class GitHub(Repository):
 
     async def open(self, branch: str, base: str, wanted: Wanted) -> Request:
         """GitHub REST API: Create a pull request; then labels and reviewers."""
+        wanted = fitted(wanted)
         existing, warnings = None, []
         answer = await self._create(branch, base, wanted, draft=wanted.draft)
         if answer.status == 422 and wanted.draft and "draft" in answers.said(answer.body).lower():
@@ -72,10 +73,11 @@ class GitHub(Repository):
 
     async def update(self, request: Request, wanted: Wanted) -> Request:
         """GitHub REST API: Update a pull request, Add labels to an issue."""
+        wanted = fitted(wanted)
         changes = {}
         if wanted.title != request.title:
             changes["title"] = wanted.title
-        if wanted.body != request.body:
+        if not same_text(wanted.body, request.body):
             changes["body"] = wanted.body
         if changes:
             asked = Asked(f"update pull request #{request.number}", _WRITE)
@@ -110,7 +112,7 @@ class GitHub(Repository):
             raise Conflict(f"{self.name}: pull request #{request.number} is closed, or its branch has other commits")
         if now.draft:
             return Merge.WAITING
-        if isinstance(pull.get("auto_merge"), dict):
+        if answers.optional(pull, "auto_merge", "merge_method"):
             return Merge.SET
         method = _method(pull)
         if await self._set_auto_merge(answers.text(pull, "node_id"), request, method):
@@ -151,7 +153,7 @@ class GitHub(Repository):
         """The open request that made GitHub refuse another one; raises what it said when there is none."""
         query: dict[str, str | int] = {"head": f"{self._place.path[0]}:{branch}", "base": base, "state": "open"}
         answer = await self._session.ask("GET", f"{self._base}/pulls", Asked("look for pull requests", _WRITE), query=query)
-        for item in answer.body or []:
+        for item in answers.rows(answer.body):
             if _ours(item, branch, base):
                 return item
         raise self._session.refusal(refused, _opening(branch, base))
@@ -260,7 +262,7 @@ def _request(pull: Any) -> Request:
         title=answers.optional(pull, "title"),
         body=answers.optional(pull, "body"),
         labels=answers.names(pull, "labels", "name"),
-        draft=pull.get("draft") is True,
+        draft=answers.flag(pull, "draft"),
         # Before the merge this field names a trial merge that nobody will see.
         merge_commit=answers.optional(pull, "merge_commit_sha") if merged else "",
     )
@@ -268,5 +270,4 @@ def _request(pull: Any) -> Request:
 
 def _method(pull: Any) -> str:
     """How to merge: by a merge commit, which keeps signed commits, unless the repository has other ways only."""
-    repository = pull["base"].get("repo") or {}
-    return next((method for method, allowed in _METHODS if repository.get(allowed) is not False), "merge")
+    return next((method for method, allowed in _METHODS if not answers.flag_off(pull, "base", "repo", allowed)), "merge")

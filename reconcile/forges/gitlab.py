@@ -13,7 +13,7 @@ from reconcile.forges import answers
 from reconcile.forges.checks import Checks, settled
 from reconcile.forges.remote import Place
 from reconcile.forges.session import Answer, Asked, Repository, Session
-from reconcile.forges.wishes import TEAM, is_draft, missing_labels, ready_title, split_reviewers
+from reconcile.forges.wishes import TEAM, fitted, is_draft, missing_labels, ready_title, same_text, split_reviewers
 from reconcile.ports.forge import AccessRefused, Merge, RateLimited, Request, RequestState, Wanted
 
 HEADERS: Mapping[str, str] = MappingProxyType({"Accept": "application/json"})
@@ -45,6 +45,7 @@ class GitLab(Repository):
 
     async def open(self, branch: str, base: str, wanted: Wanted) -> Request:
         """Merge requests API: Create a merge request. Labels that the project does not have are made by it."""
+        wanted = fitted(wanted)
         warnings, ids = await self._reviewers(wanted)
         labels = _usable(wanted.labels, warnings)
         content = {
@@ -68,10 +69,11 @@ class GitLab(Repository):
 
     async def update(self, request: Request, wanted: Wanted) -> Request:
         """Merge requests API: Update a merge request."""
+        wanted = fitted(wanted)
         content: dict[str, Any] = {}
         if ready_title(wanted.title) != request.title:
             content["title"] = _title(wanted.title, draft=request.draft)
-        if wanted.body != request.body:
+        if not same_text(wanted.body, request.body):
             content["description"] = wanted.body
         if missing := [label for label in missing_labels(request, wanted) if "," not in label]:
             content["add_labels"] = ",".join(missing)
@@ -102,7 +104,7 @@ class GitLab(Repository):
             raise Conflict(f"{self.name}: merge request !{request.number} is closed, or its branch has other commits")
         if now.draft:
             return Merge.WAITING
-        if body.get("merge_when_pipeline_succeeds") is True:
+        if answers.flag(body, "merge_when_pipeline_succeeds"):
             return Merge.SET
         status = _pipeline(body, now.head)
         if status in _ENDED:
@@ -123,7 +125,7 @@ class GitLab(Repository):
         query: dict[str, str | int] = {"source_branch": branch, "target_branch": base, "state": state}
         query |= {"order_by": "created_at", "sort": "desc", "per_page": LOOKED_AT}
         answer = await self._session.ask("GET", self._base, Asked("look for merge requests", _WRITE), query=query)
-        return [item for item in answer.body or [] if _ours(item, branch, base)]
+        return [item for item in answers.rows(answer.body) if _ours(item, branch, base)]
 
     async def _put(self, number: int, content: Mapping[str, Any], what: str) -> Answer:
         return await self._session.ask("PUT", f"{self._base}/{number}", Asked(what, _WRITE), json=content, idempotent=True)
@@ -153,7 +155,9 @@ class GitLab(Repository):
             except ReconcileError as error:
                 warnings.append(f"'{name}' was not asked to review: {error}")
                 continue
-            found = next((user for user in answer.body or [] if answers.optional(user, "username").lower() == name.lower()), None)
+            found = next(
+                (user for user in answers.rows(answer.body) if answers.optional(user, "username").lower() == name.lower()), None
+            )
             if found is None:
                 warnings.append(f"'{name}' was not asked to review: there is no such user")
             else:
@@ -199,14 +203,14 @@ def _usable(labels: tuple[str, ...], warnings: list[str]) -> list[str]:
 
 def _ours(item: Any, branch: str, base: str) -> bool:
     """Whether it is between these branches of this project, not out of a fork's branch of that name."""
-    same = item.get("source_project_id") == item.get("target_project_id")
+    same = answers.number(item, "source_project_id") == answers.number(item, "target_project_id")
     return same and (answers.optional(item, "source_branch"), answers.optional(item, "target_branch")) == (branch, base)
 
 
 def _request(item: Any) -> Request:
     state = _STATES.get(answers.text(item, "state"), RequestState.OPEN)
     title = answers.optional(item, "title")
-    draft = item.get("draft") is True or item.get("work_in_progress") is True
+    draft = answers.flag(item, "draft") or answers.flag(item, "work_in_progress")
     head = answers.optional(item, "sha")
     commits = (answers.optional(item, name) for name in ("merge_commit_sha", "squash_commit_sha"))
     return Request(
@@ -227,6 +231,6 @@ def _request(item: Any) -> Request:
 
 def _pipeline(item: Any, head: str) -> str:
     """Status of the pipeline of its head; empty without one, also where the one that is told is of an earlier push."""
-    pipeline = item.get("head_pipeline") or {}
-    stale = answers.optional(pipeline, "source") == "push" and answers.optional(pipeline, "sha") != head
-    return "" if stale else answers.optional(pipeline, "status")
+    told = {name: answers.optional(item, "head_pipeline", name) for name in ("source", "sha", "status")}
+    stale = told["source"] == "push" and told["sha"] != head
+    return "" if stale else told["status"]

@@ -14,7 +14,7 @@ from reconcile.forges.github import GitHub
 from reconcile.forges.github_app import TLS_KEYS, AppTokens, GitHubApp, InstallationTokens
 from reconcile.forges.gitlab import GitLab
 from reconcile.forges.remote import Place, place
-from reconcile.forges.session import Answers, Credentials, Observe, Session, Token
+from reconcile.forges.session import TIMEOUT, Answers, Credentials, Observe, Session, Token
 from reconcile.net.proxy import Proxy
 from reconcile.net.tls import DEFAULT, Tls, tls_from_secret
 from reconcile.ports.clock import Clock, SystemClock
@@ -41,12 +41,13 @@ class OpenForge(Forge, Protocol):
 class Shared:
     """What the clients of one process share: tokens of GitHub Apps, and answers for conditional requests. Bounded."""
 
-    def __init__(self, clock: Clock | None = None, observe: Observe | None = None) -> None:
-        """`observe` is told of every request: provider, and its status code or `error`."""
+    def __init__(self, clock: Clock | None = None, observe: Observe | None = None, timeout: float = TIMEOUT) -> None:
+        """`observe` is told of every request: provider, and its status code or `error`; `timeout`: seconds for each wait."""
         self.clock: Clock = clock or SystemClock()
-        self.tokens = InstallationTokens(self.clock)
+        self.tokens = InstallationTokens(self.clock, timeout=timeout)
         self.answers = Answers()
         self.observe = observe
+        self.timeout = timeout
 
 
 def open_forge(
@@ -100,6 +101,7 @@ def open_forge(
         clock=shared.clock,
         kept=shared.answers,
         observe=shared.observe,
+        timeout=shared.timeout,
     )
     return kind(session, where)
 

@@ -28,8 +28,8 @@ from reconcile.redact import redact
 
 ANSWER_LIMIT = 4 * 1024 * 1024
 TIMEOUT = 30.0
-WHOLE = 90.0
-"""Seconds for one call with its retries."""
+PATIENCE = 3
+"""How many times as long one call with its retries may take as one wait for the network."""
 REDIRECTS = 3
 RETRY = RetryPolicy(attempts=3, waits=(0.5, 2.0), longest_wait=5.0)
 _MOVED = frozenset({301, 302, 307, 308})
@@ -157,6 +157,7 @@ class Session:
         clock: Clock,
         kept: Answers,
         observe: Observe | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -165,9 +166,10 @@ class Session:
         self._headers = headers
         self._kept = kept
         self._observe = observe
+        self._whole = PATIENCE * timeout
         limits = Limits(body=ANSWER_LIMIT, connections=4, idle_connections=2, idle=15.0)
         self._client: Client = make_client(
-            tls=tls, proxy=proxy, timeout=TIMEOUT, limits=limits, retry=RETRY, clock=clock, around=self._counting
+            tls=tls, proxy=proxy, timeout=timeout, limits=limits, retry=RETRY, clock=clock, around=self._counting
         )
 
     async def aclose(self) -> None:
@@ -195,10 +197,10 @@ class Session:
         content = None if json is None else orjson.dumps(json)
         target = str(httpx.URL(url, params=dict(query))) if query else url
         try:
-            async with asyncio.timeout(WHOLE):
+            async with asyncio.timeout(self._whole):
                 answer = await self._send(method, target, content, asked, idempotent=idempotent)
         except TimeoutError:
-            raise TimedOut(f"{self.name}: cannot {asked.what}: no answer within {WHOLE:.0f} seconds") from None
+            raise TimedOut(f"{self.name}: cannot {asked.what}: no answer within {self._whole:.0f} seconds") from None
         if 200 <= answer.status < 300 or answer.status in taken:
             return answer
         raise self.refusal(answer, asked)

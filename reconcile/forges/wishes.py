@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 
 from reconcile.errors import ReconcileError
 from reconcile.ports.forge import RateLimited, Request, Wanted
 
 TEAM = "team:"
+MAX_TITLE = 240
+MAX_BODY = 65_000
+_CUT = "\n\n*The rest is too long to be shown here.*\n"
 _DRAFT = re.compile(r"\s*(?:\[(?:draft|wip)\]|\(draft\)|(?:draft|wip):)\s*", re.IGNORECASE)
 
 
@@ -29,6 +33,25 @@ def split_message(message: str) -> tuple[str, str]:
     """Headline and body of a commit message, as Git splits them at the first empty line."""
     headline, _, body = message.strip("\n").partition("\n\n")
     return " ".join(headline.split()), body.strip("\n")
+
+
+def fitted(wanted: Wanted) -> Wanted:
+    """`wanted` within what all forges take: a title of one line, and a body that is cut at the end of a line.
+
+    GitHub refuses titles over 256 and bodies over 65536 characters, GitLab titles over 255; a draft's word needs room, too.
+    """
+    title, body = " ".join(wanted.title.split()), wanted.body
+    if len(title) > MAX_TITLE:
+        title = f"{title[: MAX_TITLE - 1]}…"
+    if len(body) > MAX_BODY:
+        room = body[: MAX_BODY - len(_CUT)]
+        body = f"{room.rpartition(chr(10))[0] or room}{_CUT}"
+    return replace(wanted, title=title, body=body)
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two bodies are the same but for what forges do to white space: ends of lines, space at the end."""
+    return [line.rstrip() for line in one.strip().splitlines()] == [line.rstrip() for line in other.strip().splitlines()]
 
 
 def is_draft(title: str) -> bool:

@@ -28,6 +28,7 @@ class Gitea(Forge):
     def __init__(self, folder: Path, owner: str = "acme", name: str = "fleet") -> None:
         super().__init__(folder, owner, name)
         self.organization_labels: dict[str, int] = {}
+        self.most_items = 50
         self.styles = {"merge", "squash", "rebase"}
 
     # --- every call
@@ -244,9 +245,8 @@ class Gitea(Forge):
         """A label."""
         return {"id": {**self.organization_labels, **self.labels}[name], "name": name, "color": "ededed"}
 
-    @staticmethod
-    def _page(query: Any, items: list[Any]) -> Reply:
-        size, page = min(int(query.get("limit", 30)), 50), int(query.get("page", 1))
+    def _page(self, query: Any, items: list[Any]) -> Reply:
+        size, page = min(int(query.get("limit", 30)), self.most_items), int(query.get("page", 1))
         return Reply(200, items[(page - 1) * size : page * size], {"X-Total-Count": str(len(items))})
 
     def _request(self, number: str) -> FakeRequest:

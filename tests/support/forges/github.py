@@ -6,12 +6,14 @@ Each endpoint names its page of GitHub's documentation.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from tests.support.forges import history
 from tests.support.forges.base import BOT, PEOPLE, TEAMS, FakeRequest, Forge, stamp
+from tests.support.forges.github_app import App
 from tests.support.forges.github_graphql import GraphQL
 from tests.support.forges.http import Call, Refused, Reply
 
@@ -45,6 +47,7 @@ class GitHub(Forge):
         self.verified: set[str] = set()
         self.tokens = {self.token}
         self.graphql = GraphQL(self)
+        self.app = App(self)
 
     @property
     def address(self) -> str:
@@ -71,7 +74,9 @@ class GitHub(Forge):
 
     def _api(self, call: Call) -> Reply:
         token = self._token(call)
-        if token not in self.tokens:
+        if re.match(r"/v3/(app|orgs|users)/", call.path):
+            return self.app.answer(call, token)
+        if token not in self.tokens and not self.app.knows(token):
             raise Refused(Reply(401, {"message": "Bad credentials", "documentation_url": DOCS, "status": "401"}))
         if call.path == "/graphql":
             return self.graphql.answer(call)
@@ -150,6 +155,7 @@ class GitHub(Forge):
                 raise self._invalid(name)
         if not content.get("title"):
             raise self._invalid("title", "missing_field")
+        self._bounded(content)
         if any((r.branch, r.base, r.state) == (head, content["base"], "open") for r in self.requests.values()):
             raise self._custom(f"A pull request already exists for {self.owner}:{head}.")
         if history.contains(self.repository, branches[content["base"]], branches[head]):
@@ -171,6 +177,7 @@ class GitHub(Forge):
         request = self._request(number)
         if content.get("state", "open") not in ("open", "closed"):
             raise self._invalid("state")
+        self._bounded(content)
         texts: dict[str, str] = {name: content[name] for name in ("title", "body") if name in content}
         if content.get("state") == "closed" and request.state == "open":
             texts |= {"state": "closed", "auto_merge": ""}
@@ -322,6 +329,11 @@ class GitHub(Forge):
         if found is None:
             raise Refused(_NOT_FOUND)
         return found
+
+    def _bounded(self, content: Mapping[str, Any]) -> None:
+        for name, most in (("title", 256), ("body", 65536)):
+            if len(content.get(name, "")) > most:
+                raise self._custom(f"{name} is too long (maximum is {most} characters)")
 
     def _invalid(self, name: str, code: str = "invalid") -> Refused:
         error = {"resource": "PullRequest", "field": name, "code": code}

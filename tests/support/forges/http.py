@@ -167,6 +167,12 @@ class ForgeHttp(GitServer):
         return None
 
     def _send(self, handler: BaseHTTPRequestHandler, reply: Reply, fault: str = "") -> None:
+        try:
+            self._write(handler, reply, fault)
+        except OSError:
+            handler.close_connection = True  # the client has gone
+
+    def _write(self, handler: BaseHTTPRequestHandler, reply: Reply, fault: str) -> None:
         content = b"" if reply.body is None else reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         with self.lock:
             self.statuses[reply.status] += 1
