@@ -19,10 +19,11 @@ from reconcile.net.errors import ConnectFailed, NetworkError, NetworkTimedOut, T
 from reconcile.net.guard import BODY_LIMIT
 from reconcile.net.retry import DEADLINE, RetryPolicy, retry_after
 from reconcile.ports.clock import Clock, SystemClock
-from reconcile.redact import redact_url
+from reconcile.redact import redact, redact_url
 from reconcile.registry.auth import CredentialSource, RegistryAuth
 from reconcile.registry.download import write_checked
 from reconcile.registry.errors import BadAnswer, DeadlinePassed, RegistryError, StatusError, Unreachable
+from reconcile.registry.keychain import Credential
 from reconcile.registry.manifest import ACCEPT, OCI_INDEX, Descriptor, Manifest, check_digest, parse_manifest
 from reconcile.registry.memory import Memory
 from reconcile.registry.names import Repository, is_digest
@@ -73,7 +74,8 @@ class RegistryClient:
         clock: Clock | None = None,
     ) -> None:
         self._make_http = make_http
-        self._source = source
+        self._give = source
+        self._secrets: tuple[str, ...] = ()
         self._insecure = insecure
         self._memory = memory or Memory()
         self._limits = limits or TagLimits()
@@ -208,6 +210,11 @@ class RegistryClient:
         self._retired = True
         await self._close_when_idle()
 
+    async def _source(self) -> Credential | None:
+        found = await self._give()
+        self._secrets = (found.password, found.identity_token, found.registry_token) if found is not None else ()
+        return found
+
     async def _close_when_idle(self) -> None:
         if self._retired and not self._active and self._http is not None:
             http, self._http = self._http, None
@@ -228,6 +235,10 @@ class RegistryClient:
             raise DeadlinePassed([NetworkTimedOut(progress.method, progress.url, DEADLINE_TEXT, temporary=True)]) from error
         except NetworkError as error:
             raise Unreachable([error]) from error
+        except RegistryError as error:
+            # Some servers repeat in their complaint what they were shown.
+            error.args = tuple(redact(text, self._secrets) if isinstance(text, str) else text for text in error.args)
+            raise
         finally:
             self._active -= 1
             await self._close_when_idle()

@@ -1,4 +1,4 @@
-"""Threat: a repository whose committer wants more than commits: `.git` paths, submodules, hooks, filters, links, broken objects."""
+"""Threat: a repository whose committer wants more: `.git` paths, submodules, hooks, filters, links, broken objects."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ async def test_nothing_in_a_repository_is_run_or_believed(world: Street, tmp_pat
             ("e", "-c", f"--upload-pack={touch}"),
         )
     )
-    config = f'[core]\n\tsshCommand = {touch}\n\tfsmonitor = {touch}\n\thooksPath = .\n[filter "x"]\n\tclean = {touch}\n\tsmudge = {touch}\n'
+    config = f"[core]\n\tsshCommand = {touch}\n\tfsmonitor = {touch}\n\thooksPath = .\n"
+    config += f'[filter "x"]\n\tclean = {touch}\n\tsmudge = {touch}\n'
     hook = Blob(f"#!/bin/sh\n{touch}\n".encode(), "100755")
     names = ("pre-push", "post-checkout", "hooks/pre-push", "hooks/reference-transaction", ".githooks/post-commit")
     bare = world.files(
@@ -140,7 +141,7 @@ async def test_nothing_in_a_repository_is_run_or_believed(world: Street, tmp_pat
             "objects/info/alternates": f"{tmp_path}/git/good.git/objects\n",
         }
     )
-    bare.commit({name: hook for name in names} | {f"vendor/{n}": Blob(b"1" * 40, "160000") for n in "abcd"})
+    bare.commit(dict.fromkeys(names, hook) | {f"vendor/{n}": Blob(b"1" * 40, "160000") for n in "abcd"})
     base, blob = bare.head(), raw_blob(bare, b"image: replaced\n")
     assert base
     old = bare.tree()["deploy.yaml"][1]
@@ -162,9 +163,7 @@ async def test_nothing_in_a_repository_is_run_or_believed(world: Street, tmp_pat
     assert set(settings) <= {"core.repositoryformatversion", "core.filemode", "core.bare"}
 
 
-@pytest.mark.parametrize(
-    "target", ["{root}/secret", "../../../secret", "deploy.yaml", "link.yaml"]
-)
+@pytest.mark.parametrize("target", ["{root}/secret", "../../../secret", "deploy.yaml", "link.yaml"])
 async def test_links_are_neither_read_nor_written(world: Street, tmp_path: Path, target: str) -> None:
     """A file that is a link out of the tree, into it, or to itself, and the same as a folder."""
     outside = tmp_path / "secret"
