@@ -90,7 +90,7 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
             core.around,
             name=AUTOMATION,
             workers=workers,
-            watches={"GitRepository": update.on_repository, "ImagePolicy": update.on_policy},
+            watches={"GitRepository": update.on_repository, "ImagePolicy": update.on_policy, "ImageHold": update.on_hold},
         )
         updates.notes.append(update.dependants.note)
         update.gathering.wake = updates.add

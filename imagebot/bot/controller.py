@@ -7,7 +7,7 @@ costs one `ls-remote`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -22,6 +22,7 @@ from imagebot.bot.quiet import message as waiting_message
 from imagebot.bot.quiet import shown
 from imagebot.bot.requests.run import Requests, pending
 from imagebot.bot.requests.settings import asked, base_of_request, settings_of
+from imagebot.bot.reverts import Reverts, Scene
 from imagebot.bot.source import Source, Sources, source_key
 from imagebot.bot.update import MarkerMemory
 from imagebot.bot.writer import Ground, Writers, Written
@@ -84,6 +85,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
         self.clock = clock
         self._writers = Writers(fence)
         self.memory = MarkerMemory()
+        self._reverts = Reverts(store, self.memory, clock)
         self._requests = Requests(store, clock, self.memory, fence=fence, bus=self._bus)
         self.dependants: Dependants[Key] = Dependants(source_key)
         """Automations by their GitRepository."""
@@ -101,6 +103,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
         if isinstance(done.result, PushRejected) and asked(run.resource) is not None:
             return await self._run(run)  # it is tried here once more, and proposed instead
         if isinstance(done.result, Exception):
+            _tell(run, done.job)
             with _failures():
                 raise done.result
         pushed = self._report(run, done.job, done.result)
@@ -130,10 +133,12 @@ class ImageUpdateAutomationReconciler(Reconciler):
         if await self._nothing_due(run, refs, source, mirror):
             self._nothing_waits(run)
             return Success(UP_TO_DATE, after=resource.spec.interval, quiet=True, trace=NO_CHANGE)
-        job = Job(resource, await self._choices(resource), source, mirror, self.memory, self.clock)
+        current = resource.with_status(run.status)
+        job = self._job(current, await self._choices(resource), source, mirror)
         try:
             return await self._push(run, job)
         except Failed as failure:
+            _tell(run, job)
             return await self._requests.instead(run, source, mirror, job.refs, failure)
 
     async def _push(self, run: Run, job: Job) -> Success:
@@ -202,10 +207,10 @@ class ImageUpdateAutomationReconciler(Reconciler):
         """
         refs = await self._policies(resource)
         source, mirror, ground = await self.ground(resource, tops)
-        job = Job(resource, refs, source, mirror, self.memory, self.clock)
+        job = self._job(resource, refs, source, mirror, rehearsal=True)
         with _failures():
             built = await job.build(ground)
-        return Proposal(source, mirror, refs, ground, built, job.latest, base_of_request(resource, source))
+        return Proposal(source, mirror, job.refs, ground, built, job.latest, base_of_request(resource, source), job.kept)
 
     async def ground(self, resource: ImageUpdateAutomation, tops: Mapping[tuple[str, str], str]) -> tuple[Source, Mirror, Ground]:
         """Where a pass over the automation would write now, and on top of what; see `propose`."""
@@ -248,6 +253,12 @@ class ImageUpdateAutomationReconciler(Reconciler):
                 found.append(automation.key)
         return found
 
+    async def on_hold(self, change: Change) -> Iterable[Key]:
+        """The automations of the namespace of a hold that was changed or has ended: what it kept back may be due."""
+        if change.type is ChangeType.ADDED:
+            return []
+        return [automation.key for automation in await self._store.list(self.kind, change.new.key.namespace)]
+
     # --- steps
 
     def _stamp(self, run: Run) -> None:
@@ -271,8 +282,8 @@ class ImageUpdateAutomationReconciler(Reconciler):
             matches = compile_selector(resource.spec.policy_selector)
         except Invalid as error:
             raise Stalled("InvalidPolicySelector", f"failed to parse policy selector: {error}") from error
-        policies: Iterable[ImagePolicy] = await self._store.list("ImagePolicy", resource.key.namespace)
-        return {p.key.name: p.status.latest_ref for p in policies if p.status.latest_ref is not None and matches(p.meta.labels)}
+        policies: Sequence[ImagePolicy] = await self._store.list("ImagePolicy", resource.key.namespace)
+        return await self._reverts.allowed([policy for policy in policies if matches(policy.meta.labels)])
 
     async def _nothing_due(self, run: Run, refs: Mapping[str, ImageRef], source: Source, mirror: Mirror) -> bool:
         """Whether the remote and the policies are as the last completed run left them; costs one `ls-remote`."""
@@ -302,6 +313,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
 
     def _report(self, run: Run, job: Job, written: Written) -> Success:
         source, update = job.source, job.latest
+        _tell(run, job)
         self._nothing_waits(run)
         head = written.commit or written.ground.push_head
         self._grounds[run.resource.key] = (_shape(source), Ground(written.ground.checkout, head, written.ground.base))
@@ -327,7 +339,32 @@ class ImageUpdateAutomationReconciler(Reconciler):
         refs = await self._policies(resource)
         source = await self._find(resource)
         mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
-        return Job(resource, refs, source, mirror, self.memory, self.clock)
+        return self._job(resource, refs, source, mirror)
+
+    def _job(
+        self,
+        resource: ImageUpdateAutomation,
+        refs: Mapping[str, ImageRef],
+        source: Source,
+        mirror: Mirror,
+        *,
+        rehearsal: bool = False,
+    ) -> Job:
+        """A job that leaves to people what they set back; in a rehearsal nothing is written for it."""
+
+        async def people(job: Job, ground: Ground) -> Mapping[str, str]:
+            shape, before = self._grounds.get(resource.key, ("", None))
+            before = before if shape == _shape(source) else None
+            tell = None if rehearsal else job.tell
+            return await self._reverts.left_to_people(Scene(resource, refs, source, mirror, ground, job.latest, before, tell))
+
+        return Job(resource, refs, source, mirror, self.memory, self.clock, people)
+
+
+def _tell(run: Run, job: Job) -> None:
+    for news in job.news:
+        run.tell(*news)
+    job.news.clear()
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from imagebot.api import DEFAULT_MESSAGE, ImageRef, ImageUpdateAutomation
 from imagebot.bot.message import MessageError, RemovedField, render_message
@@ -15,6 +16,10 @@ from reconcile.errors import Failed, Stalled
 from reconcile.git.mirror import Mirror
 from reconcile.git.types import Author, Edit
 from reconcile.ports.clock import Clock
+from reconcile.ports.events import EventType
+
+People = Callable[["Job", Ground], Awaitable[Mapping[str, str]]]
+"""The policies, with the reason, of which nothing may be written that a job has just found to be due."""
 
 
 class Job:
@@ -27,6 +32,8 @@ class Job:
         mirror: of the repository.
         latest: what `update` found last.
         contested: whether others had their way with a part of it, in a commit that they share.
+        kept: policies that `update` left to people, who set their markers, with the reason; they are not among `refs` then.
+        news: what people should be told of it: type, reason and message of events.
     """
 
     def __init__(
@@ -37,13 +44,19 @@ class Job:
         mirror: Mirror,
         memory: MarkerMemory,
         clock: Clock,
+        people: People | None = None,
     ) -> None:
+        """`people` says which policies are left to people."""
         self.resource = resource
         self.refs = refs
         self.source = source
         self.mirror = mirror
         self.latest = Update((), Changed(), ())
         self.contested = False
+        self.kept: Mapping[str, str] = {}
+        self.news: list[tuple[EventType, str, str]] = []
+        self._wanted = refs
+        self._people = people
         self._memory = memory
         self._clock = clock
 
@@ -55,9 +68,24 @@ class Job:
         """The edits that are due on a ground; writes nothing; raises as `build`."""
         if self.source.reference.commit and ground.base != ground.checkout.commit:
             await self.mirror.fetch(ground.checkout)  # a commit is taken at its word until somebody looks
-        values = setter_values(self.resource.key.namespace, self.refs)
-        self.latest = await plan(self.mirror, ground.base, self.resource.spec.update.path, values, self._memory)
+        self.refs = self._wanted
+        self.latest = await self._plan(ground)
+        self.kept = await self._people(self, ground) if self._people is not None else {}
+        if self.kept:
+            self.refs = {name: ref for name, ref in self._wanted.items() if name not in self.kept}
+            found = await self._plan(ground)
+            skipped = tuple(marker for marker in found.skipped if policy_of(marker.marker or "") not in self.kept)
+            self.latest = replace(found, skipped=skipped)
         return self.latest
+
+    async def _plan(self, ground: Ground) -> Update:
+        values = setter_values(self.resource.key.namespace, self.refs)
+        return await plan(self.mirror, ground.base, self.resource.spec.update.path, values, self._memory)
+
+    def tell(self, kind: EventType, reason: str, message: str) -> None:
+        """Have people told, once, however often a step is taken."""
+        if (kind, reason, message) not in self.news:
+            self.news.append((kind, reason, message))
 
     async def commit(self, ground: Ground, update: Update) -> Built:
         """A commit of an update on top of its ground, pushed nowhere; none where nothing is due; raises as `build`."""
@@ -98,6 +126,11 @@ def brought(refs: Mapping[str, ImageRef], update: Update) -> Iterable[ImageRef]:
     """The images whose policies changed something."""
     names = {change.setter.split(":")[1] for change in update.changed.changes() if ":" in change.setter}
     return [ref for name, ref in refs.items() if name in names]
+
+
+def policy_of(setter: str) -> str:
+    """The policy that a setter names."""
+    return setter.partition(":")[2].partition(":")[0]
 
 
 def named(changed: Changed, refs: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:

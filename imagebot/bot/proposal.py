@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imagebot.api import ImageRef
 from imagebot.bot.source import Source
@@ -24,6 +24,7 @@ class Proposal:
         built: the commit, None when nothing is to be changed, and its message.
         update: the edits, and the markers that could not be used.
         request: branch that the commit would be proposed for by a pull request; empty: it would be pushed.
+        kept: policies that are left to people, who set their markers, with the reason; they are not among `refs`.
     """
 
     source: Source
@@ -33,3 +34,4 @@ class Proposal:
     built: Built
     update: Update
     request: str = ""
+    kept: Mapping[str, str] = field(default_factory=dict)
