@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from imagebot.explain.tags import Judgement, judge, policy_of
 from imagebot.policy.base import InvalidFilter, InvalidPolicy
 from imagebot.policy.choose import Policy
 from imagebot.policy.controller import referred
+from imagebot.scan.access import repository_of
 from imagebot.scan.tags import InvalidExclusion
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
@@ -31,6 +32,7 @@ from reconcile.cli.place import Place
 from reconcile.cli.target import DURATION, PATIENCE, finish, one_subject, place_options
 from reconcile.errors import Invalid, ReconcileError
 from reconcile.redact import redact_url
+from reconcile.registry.names import Repository
 from reconcile.runtime.logs import configure
 
 EXPLAINED = ("ImageRepository", "ImagePolicy", "ImageUpdateAutomation")
@@ -113,6 +115,8 @@ class Explainer:
         self._timeout = timeout
         self.scans: dict[Key, Scan] = {}
         """The tags of each repository that was looked at."""
+        self.heard: Callable[[Repository], tuple[str, ...] | None] = lambda _: None
+        """The tags of an image that somebody has asked the registry for already."""
 
     async def repository(self, resource: ImageRepository) -> list[Section]:
         """The tags of a repository, and who chooses from them."""
@@ -188,13 +192,14 @@ class Explainer:
             url = redact_url(source.spec.url)
         except ReconcileError as error:
             problem = f"It cannot be read: {error}."
-        skipped = parts.skipped_section(resource)
+        skipped, requests = parts.skipped_section(resource), parts.requests_section(resource)
         return [
             parts.source_section(resource, url, problem),
             *notes,
             parts.selected_section(selected, left_out, resource.status.observed_policies or {}),
             parts.run_section(resource, self.now),
             *([skipped] if skipped else []),
+            *([requests] if requests else []),
             parts.waiting_section(resource, selected),
         ]
 
@@ -210,6 +215,8 @@ class Explainer:
         if not self._timeout:
             return Scan(known, fresh=False, problem="--no-scan was given")
         try:
+            if (heard := self.heard(repository_of(repository))) is not None:
+                return Scan(heard, fresh=True)
             async with asyncio.timeout(self._timeout):
                 return Scan(await self._chain.tags(repository), fresh=True)
         except TimeoutError:

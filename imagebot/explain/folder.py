@@ -21,7 +21,7 @@ from imagebot.explain.sections import Scan, Section
 from imagebot.explain.tags import InvalidFilter, judge, policy_of
 from imagebot.markers.files import update_root
 from imagebot.plan.plan import held_because
-from imagebot.plan.rehearsal import Rehearsal, rehearsed
+from imagebot.plan.rehearsal import Overheard, Rehearsal, rehearsed
 from imagebot.policy.base import InvalidPolicy
 from imagebot.policy.controller import referred
 from imagebot.scan.tags import InvalidExclusion
@@ -89,9 +89,11 @@ async def _explain(
 
         answer = []
         settings = Settings(concurrent=4, user_docker_config=True)
+        lists = Overheard()
+        explainer.heard = lists.tags
         # The registry may need its time in the pass too, and once more for the token.
         async with rehearsed(
-            question.directory, registry, settings, place.state, timeout=2 * timeout + 10, wanted=wanted
+            question.directory, registry, settings, place.state, timeout=2 * timeout + 10, wanted=wanted, lists=lists
         ) as rehearsal:
             codes = []
             for policy in policies:

@@ -239,6 +239,25 @@ def skipped_section(automation: ImageUpdateAutomation) -> Section | None:
     return Section("Skipped", table=Table(("FILE", "MARKER", "WHY"), rows))
 
 
+def requests_section(automation: ImageUpdateAutomation) -> Section | None:
+    """The pull requests that it keeps up to date, and those that ended last; None when there are none."""
+    found = automation.status.pull_requests or []
+    if not found:
+        return None
+    rows = tuple(
+        (
+            str(entry.number or "-"),
+            entry.state,
+            entry.branch,
+            entry.group or "all",
+            "; ".join(entry.images or ()),
+            entry.message or "",
+        )
+        for entry in found
+    )
+    return Section("Pull requests", table=Table(("NUMBER", "STATE", "BRANCH", "OF", "BRINGS", "NOTE"), rows))
+
+
 def waiting_section(automation: ImageUpdateAutomation, selected: Sequence[ImagePolicy]) -> Section:
     """What the automation waits for."""
     ready = cond.get(automation.status.conditions, cond.READY)
@@ -249,6 +268,9 @@ def waiting_section(automation: ImageUpdateAutomation, selected: Sequence[ImageP
         notes.append("An edit: it is not tried again before its spec, or what it refers to, changes.")
     elif ready is not None and ready.status == "False":
         notes.append("The next try: it failed, and is tried again with a growing delay.")
+    elif automation.status.pending_until:
+        since = f" the first has been due since {automation.status.pending_since}," if automation.status.pending_since else ""
+        notes.append(f"More changes for the same commit:{since} at {automation.status.pending_until} it is made.")
     elif changed := [p.key.name for p in selected if _is_new(automation, p)]:
         notes.append(f"The run that writes the new choice of {', '.join(changed)}.")
     else:

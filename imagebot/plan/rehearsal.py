@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from imagebot.api import ImageUpdateAutomation
 from imagebot.bot.controller import ImageUpdateAutomationReconciler
 from imagebot.explain.chain import copy_database
 from imagebot.scan.cache import TagStore
-from imagebot.scan.controller import ImageRepositoryReconciler
+from imagebot.scan.controller import ImageRepositoryReconciler, SharedLists
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.app import DATABASE_NAME, Core, Registry, local_service
@@ -22,6 +22,9 @@ from reconcile.cli.folder import state_path
 from reconcile.errors import TimedOut
 from reconcile.local.walk import Problem
 from reconcile.ports.store import Store
+from reconcile.registry.client import RegistryClient
+from reconcile.registry.names import Repository
+from reconcile.registry.tags import TagPages
 from reconcile.runtime.controller import Controller
 from reconcile.runtime.loop import KeyedLoop
 from reconcile.runtime.outcome import Success
@@ -58,6 +61,25 @@ class Rehearsal:
         return found
 
 
+class Overheard(SharedLists):
+    """Listings of tags that are kept as they came, excluded ones among them, for those who would ask for them again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tags: dict[str, dict[RegistryClient, tuple[str, ...]]] = {}
+
+    async def list(self, client: RegistryClient, repository: Repository, known: str | None) -> TagPages:
+        """As for everybody."""
+        pages = await super().list(client, repository, known)
+        self._tags.setdefault(repository.canonical, {})[client] = pages.tags
+        return pages
+
+    def tags(self, repository: Repository) -> tuple[str, ...] | None:
+        """All tags of an image; None when nobody asked, or several did whose credentials may have shown them different ones."""
+        found = list(self._tags.get(repository.canonical, {}).values())
+        return found[0] if len(found) == 1 else None
+
+
 @asynccontextmanager
 async def rehearsed(
     directory: Path,
@@ -67,6 +89,7 @@ async def rehearsed(
     *,
     timeout: float,
     wanted: Callable[[AnyResource], bool] | None = None,
+    lists: SharedLists | None = None,
 ) -> AsyncIterator[Rehearsal]:
     """Make the scans and choices of a pass over a folder.
 
@@ -77,6 +100,7 @@ async def rehearsed(
         state: folder with the state, None: the usual one. It is read and never written.
         timeout: most seconds for scans and choices.
         wanted: which ImageRepositories and ImagePolicies take part; None: all.
+        lists: makes the listings of tags; None: the usual.
 
     Raises:
         Invalid: There is no such folder, or its state cannot be read.
@@ -96,6 +120,8 @@ async def rehearsed(
             limited = core if wanted is None else replace(core, around=replace(core.around, mine=wanted))
             async with registry.factories[GROUP](limited) as made:
                 loops.update({loop.kind: loop for loop in made})
+                if lists is not None:
+                    _scans(loops).lists = lists
                 yield [loop for loop in made if loop.kind != ImageUpdateAutomationReconciler.kind]
 
         limited = Registry(scheme=registry.scheme, factories={GROUP: without_updates})
@@ -111,8 +137,11 @@ async def rehearsed(
                 for key, outcome in loop.outcomes.items()
                 if not isinstance(outcome, Success)
             }
-            scans = cast(ImageRepositoryReconciler, cast(Controller, loops["ImageRepository"]).reconciler)
             updates = cast(
                 ImageUpdateAutomationReconciler, cast(Controller, loops[ImageUpdateAutomationReconciler.kind]).reconciler
             )
-            yield Rehearsal(service.store, before, updates, scans.tags, failures, service.store.problems)
+            yield Rehearsal(service.store, before, updates, _scans(loops).tags, failures, service.store.problems)
+
+
+def _scans(loops: Mapping[str, KeyedLoop]) -> ImageRepositoryReconciler:
+    return cast(ImageRepositoryReconciler, cast(Controller, loops[ImageRepositoryReconciler.kind]).reconciler)

@@ -50,7 +50,7 @@ class ImageRepositoryReconciler(Reconciler):
         self._tags = tags
         self._clock = clock
         self._gates = gates
-        self._shared = SharedLists()
+        self.lists = SharedLists()
 
     @property
     def tags(self) -> TagStore:
@@ -114,8 +114,10 @@ class ImageRepositoryReconciler(Reconciler):
             return "told of a push", 0.0
         if ready is not None and ready.status == "False":
             return "retry after a failure", 0.0
-        wait = spec.interval - (self._clock.now() - last.at).total_seconds()
-        return ("triggered by interval", 0.0) if wait < 1.0 else (NOT_DUE, wait)
+        since = (self._clock.now() - last.at).total_seconds()
+        wait = spec.interval - since
+        # A clock that was set back says nothing of how long ago the last scan was.
+        return ("triggered by interval", 0.0) if wait < 1.0 or since < 0.0 else (NOT_DUE, wait)
 
     # --- what
 
@@ -125,7 +127,7 @@ class ImageRepositoryReconciler(Reconciler):
         exclusions = tuple(resource.spec.exclusions)
         known = last if last and last.canonical == repository.canonical and set(last.exclusions) == set(exclusions) else None
         try:
-            pages = await self._shared.list(client, repository, known.digest if known else None)
+            pages = await self.lists.list(client, repository, known.digest if known else None)
             now = self._clock.now()
             if known is not None and pages.digest == known.digest:
                 return replace(known, at=now)

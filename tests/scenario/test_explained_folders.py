@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.commands import program
-from tests.support.lab import Lab, automation, git_repository, image_policy, image_repository, lab, obj
+from tests.support.lab import Lab, automation, git_repository, image_policy, image_repository, lab, obj, secret
 
 HELM = 'a: [\n# {"$imagepolicy": "apps:web"}\n'
 
@@ -115,6 +115,26 @@ async def test_an_image_means_all_policies_that_choose_from_it(world: Lab) -> No
     assert [item["object"]["metadata"]["name"] for item in found] == ["newest", "web"]
     assert (await explained(world, "newest", "2.0.0"))[0] == 0
     assert (await explained(world, image))[0] == 0
+
+
+async def test_the_registry_is_asked_once_for_all_policies_of_an_image(world: Lab) -> None:
+    world.registry.requests.clear()
+    code, found = await explained(world, world.image("web"))
+    assert (code, len(found)) == (0, 2)
+    assert {entry["tags"]["rows"][0]["tag"] for entry in found} == {"1.1.0", "2.0.0"}
+    assert world.registry.requests["tags"] == 1
+
+
+async def test_the_registry_is_asked_for_each_credential(world: Lab) -> None:
+    login = {"auths": {world.registry.host: {"username": "ada", "password": "s3cret"}}}
+    world.declare(
+        secret("login", {".dockerconfigjson": json.dumps(login)}, "kubernetes.io/dockerconfigjson"),
+        image_repository("other", world.image("web"), secretRef={"name": "login"}),
+        image_policy("other", "1.x", "other"),
+    )
+    code, found = await explained(world, world.image("web"))
+    assert (code, len(found)) == (0, 3)
+    assert all(len(entry["tags"]["rows"]) == 4 for entry in found)
 
 
 async def test_what_a_service_has_stored_counts_and_stays(world: Lab) -> None:
