@@ -43,7 +43,7 @@ def flag(document: Any, *path: str) -> bool:
     return _at(document, path) is True
 
 
-def flag_off(document: Any, *path: str) -> bool:
+def forbidden(document: Any, *path: str) -> bool:
     """Whether there is `false` at `path`: not merely nothing."""
     return _at(document, path) is False
 

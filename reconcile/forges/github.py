@@ -270,4 +270,4 @@ def _request(pull: Any) -> Request:
 
 def _method(pull: Any) -> str:
     """How to merge: by a merge commit, which keeps signed commits, unless the repository has other ways only."""
-    return next((method for method, allowed in _METHODS if not answers.flag_off(pull, "base", "repo", allowed)), "merge")
+    return next((method for method, allowed in _METHODS if not answers.forbidden(pull, "base", "repo", allowed)), "merge")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -86,8 +85,12 @@ def open_forge(
     credentials: Credentials
     if provider == "github" and _APP_KEY in data:
         app = GitHubApp.of(secret, data)
-        if app.base != where.api and "githubAppBaseURL" not in data:
-            app = replace(app, base=where.api)
+        if app.base != where.api:
+            # Whoever may write a GitRepository must not have the App's signature sent to a server of his.
+            raise Invalid(
+                f"secret '{secret}': its GitHub App belongs to {app.base}, but pull requests would be opened at {where.api}: "
+                "set 'githubAppBaseURL' to the address of that server"
+            )
         credentials = AppTokens(shared.tokens, app, tls, proxy)
     else:
         credentials = _token(provider, where, secret, data, header, scheme)

@@ -223,6 +223,13 @@ async def test_an_app_gets_a_new_token_before_the_old_one_expires(github: GitHub
     assert github.only().author == "fleet-bot"
 
 
+async def test_the_signature_of_an_app_goes_to_its_own_server_alone(github: GitHub) -> None:
+    for base in (b"https://github.corp.example", b""):
+        with pytest.raises(Invalid, match=r"'apps/forge'.*'githubAppBaseURL'"):
+            client_of(github, secret={**github.app.secret, "githubAppBaseURL": base})
+    assert github.log == []
+
+
 async def test_an_app_that_is_not_installed(github: GitHub) -> None:
     secret = {**github.app.secret, "githubAppInstallationID": b"1"}
     async with client_of(github, secret=secret) as client:
