@@ -40,7 +40,9 @@ class _Merged:
         return {path: tuple(found[line] for line in sorted(found)) for path, found in sorted(self.changes.items())}
 
 
-async def build_together(jobs: Sequence[Job], grounds: Sequence[Ground | Exception]) -> list[Built | Exception]:
+async def build_together(
+    jobs: Sequence[Job], grounds: Sequence[Ground | Exception]
+) -> tuple[str | None, list[Built | Exception]]:
     """Build the commits of automations that write to one branch, on top of each other; nothing is pushed.
 
     Args:
@@ -48,14 +50,14 @@ async def build_together(jobs: Sequence[Job], grounds: Sequence[Ground | Excepti
         grounds: of each job, or why it has none. The first is what all build on.
 
     Returns:
-        For each job its commit, which several may share, none where it changes nothing, or why it failed: what one cannot do
-        does not concern the others.
+        The newest commit, none where there is none; and for each job its commit, which several may share, none where it changes
+        nothing, or why it failed: what one cannot do does not concern the others.
     """
     results: list[Built | Exception] = [each if isinstance(each, Exception) else Built(None) for each in grounds]
     usable = {number: ground for number, ground in enumerate(grounds) if isinstance(ground, Ground)}
     if not usable:
-        return results
-    base = next(iter(usable.values())).base
+        return None, results
+    start = base = next(iter(usable.values())).base
     parties: dict[object, list[int]] = {}
     for number in usable:
         parties.setdefault(signature(jobs[number]), []).append(number)
@@ -75,7 +77,7 @@ async def build_together(jobs: Sequence[Job], grounds: Sequence[Ground | Excepti
             continue
         results = [built if number in merged.members else each for number, each in enumerate(results)]
         base = built.commit or base
-    return results
+    return base if base != start else None, results
 
 
 def signature(job: Job) -> tuple[object, ...]:

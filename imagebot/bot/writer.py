@@ -48,9 +48,9 @@ class Built:
 
 
 Build = Callable[[Ground], Awaitable[Built]]
-BuildTogether = Callable[[Sequence[Ground | Exception]], Awaitable[Sequence[Built | Exception]]]
-"""Builds for several who write together: a ground, or why there is none, for each; commits stand in the order of the history, and
-those who share one have the same."""
+BuildTogether = Callable[[Sequence[Ground | Exception]], Awaitable[tuple[str | None, Sequence[Built | Exception]]]]
+"""Builds for several who write together: a ground, or why there is none, for each. Gives the newest commit, None where there is
+none, and for each its own, which several may share."""
 Target = tuple[str, str, str, tuple[str, str, bool] | None, tuple[str, ...]]
 """What writers are told apart by."""
 
@@ -91,11 +91,12 @@ class Writers:
     async def write(self, mirror: Mirror, source: Source, build: Build) -> Written:
         """Have `build` make a commit on the right ground and push it; raises what Git or `build` raise."""
 
-        async def alone(grounds: Sequence[Ground | Exception]) -> Sequence[Built | Exception]:
+        async def alone(grounds: Sequence[Ground | Exception]) -> tuple[str | None, Sequence[Built | Exception]]:
             (ground,) = grounds
             if isinstance(ground, Exception):
                 raise ground
-            return [await build(ground)]
+            built = await build(ground)
+            return built.commit, [built]
 
         (written,) = await self.write_together(mirror, [source], alone)
         if isinstance(written, Exception):
@@ -213,7 +214,7 @@ class _Writer:
         for job in jobs:
             try:
                 grounds = [await self._ground(source, refs, head, top) for source in job.sources]
-                built = await job.build(grounds)
+                newest, built = await job.build(grounds)
             except Exception as error:  # noqa: BLE001 - one job's failure is not the others'
                 _fail(job, error)
                 continue
@@ -222,8 +223,8 @@ class _Writer:
                 if isinstance(ground, Exception) or isinstance(each, Exception):
                     those.append(each if isinstance(each, Exception) else cast(Exception, ground))
                     continue
-                top = each.commit or top
                 those.append(Written(ground, each.commit, each.message))
+            top = newest or top
             results.append((job, those))
         return top, results
 
