@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -114,3 +115,38 @@ async def test_virtual_time_fires_in_order_and_wakes_sleepers() -> None:
     assert clock.due == {"b": 1}
     clock.advance(1)
     assert seen[-1] == ("b", 20)
+
+
+class SetClock(SystemClock):
+    """A clock whose date somebody sets."""
+
+    shift = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.shift
+
+
+async def test_a_timer_does_not_wait_for_a_date_that_was_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dates(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + clock.shift
+
+    clock = SetClock()
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Dates)
+    monkeypatch.setattr("reconcile.runtime.schedule.LOOK", 0.01)
+    schedule = Schedule(clock)
+    schedule.start()
+    try:
+        fired: list[str] = []
+        schedule.later("a", 0.2, lambda: fired.append("a"))
+        schedule.later("b", 0.2, lambda: fired.append("b"))
+        schedule.cancel("b")
+        clock.shift = timedelta(days=-1)
+        await until(lambda: fired == ["a"])
+        clock.shift = timedelta(days=1)
+        schedule.later("c", 0.01, lambda: fired.append("c"))
+        await until(lambda: fired == ["a", "c"])
+        assert len(schedule) == 0
+    finally:
+        schedule.stop()
