@@ -18,6 +18,7 @@ from reconcile.git.auth import ANONYMOUS, GitCredentials, parse_remote
 from reconcile.git.depot import TIDY_AFTER, Depot
 from reconcile.git.environment import PROTOCOLS
 from reconcile.git.folder import Folder
+from reconcile.git.gpghome import sweep
 from reconcile.git.mirror import Mirror
 from reconcile.git.remote import RemoteRunner
 from reconcile.git.types import Counters
@@ -59,6 +60,7 @@ class Mirrors:
         self._guard = threading.Lock()
         self._closed = False
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sweep()
         for path in self._folders():
             left = Folder.try_take(path)
             if left is not None:

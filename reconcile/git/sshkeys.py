@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import os
 import shlex
-import shutil
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -21,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from reconcile.errors import Invalid
 from reconcile.git.environment import environment, write_private
+from reconcile.git.gpghome import key_folder
 from reconcile.git.process import Job
 from reconcile.git.types import Counters
 
@@ -106,8 +104,7 @@ def _load_openssh(data: bytes, passphrase: str, scratch: Path | None, timeout: f
 
 
 def _without_passphrase(data: bytes, passphrase: str, scratch: Path | None, timeout: float) -> bytes:
-    folder = Path(tempfile.mkdtemp(prefix="key-", dir=scratch))
-    try:
+    with key_folder(scratch) as folder:
         key = write_private(folder / "key", data)
         answer = write_private(folder / "answer", passphrase.encode() + b"\n")
         askpass = write_private(folder / "askpass", f"#!/bin/sh\ncat -- {shlex.quote(str(answer))}\n".encode(), 0o700)
@@ -123,6 +120,3 @@ def _without_passphrase(data: bytes, passphrase: str, scratch: Path | None, time
                 else UnreadableKey("ssh-keygen cannot read the key")
             )
         return key.read_bytes()
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(folder)
