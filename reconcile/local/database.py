@@ -5,6 +5,7 @@ Secrets never come here. One connection in one thread; reads by other processes 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from reconcile.api.meta import Key
 from reconcile.errors import Conflict, Invalid, NotFound, ReconcileError
 
 BUSY_TIMEOUT = 5.0
+LEAST_ROOM = 256 * 1024
+"""Bytes that must be free for SQLite to open a file at all."""
 MAX_EVENTS = 2000
 """Events kept, over all objects; the oldest go first."""
 
@@ -95,6 +98,14 @@ def _row(values: Sequence[object]) -> Row:
     return Row(str(kind), Key(str(namespace), str(name)), *rest)  # type: ignore[arg-type]
 
 
+def _full(path: Path, error: sqlite3.Error) -> bool:
+    """Whether the disk is at fault and not the file. SQLite speaks of an I/O error where the index of the log finds no room."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return True
+    free = os.statvfs(path.parent)
+    return isinstance(error, sqlite3.OperationalError) and free.f_bavail * free.f_frsize < LEAST_ROOM
+
+
 class Database:
     """The state file. Methods block for a moment; call them in one thread only."""
 
@@ -115,7 +126,8 @@ class Database:
             self._prepare(read_only)
         except sqlite3.Error as error:
             self._db.close()
-            raise Invalid(f"cannot use the state file {path}: {error}; move it away to start afresh") from error
+            advice = "make room on its disk and start again" if _full(path, error) else "move it away to start afresh"
+            raise Invalid(f"cannot use the state file {path}: {error}; {advice}") from error
         except BaseException:
             self._db.close()
             raise
