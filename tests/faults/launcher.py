@@ -74,9 +74,12 @@ class Launcher:
         self._process = process
         self._children: dict[int, Child] = {}
         self._next = 0
+        self._over = False
 
     async def start(self, start: Start) -> Child:
         """Start the service; it runs when this returns."""
+        if self._over:
+            raise RuntimeError("the launcher has ended")
         self._next += 1
         child = self._children[self._next] = Child()
         assert self._process.stdin is not None
@@ -99,6 +102,11 @@ class Launcher:
                 child.code = said["code"]
                 child.ended.set()
                 del self._children[said["id"]]
+        self._over = True
+        for child in self._children.values():
+            child.code = 71
+            child.started.set()
+            child.ended.set()
 
 
 @asynccontextmanager

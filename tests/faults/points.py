@@ -26,6 +26,7 @@ POINTS: dict[str, str] = {
     "list": "reconcile.git.mirror:Mirror.ls_remote",
     "mirror": "reconcile.git.folder:Folder.prepare",
     "credentials": "reconcile.git.session:_askpass",
+    "passphrase": "reconcile.git.sshkeys:write_private",
     "fetch": "reconcile.git.mirror:Mirror.fetch",
     "commit": "reconcile.git.mirror:Mirror.write_commit",
     "push": "reconcile.git.mirror:Mirror.push",
@@ -36,7 +37,8 @@ POINTS: dict[str, str] = {
     "end": "reconcile.git.mirrors:Mirrors.close",
 }
 """From the name of a point to the function that it stands before or after. `transaction` lies between the statements of one
-transaction, `credentials` between the files that one git process is given and their removal."""
+transaction, `credentials` between the files that one git process is given and their removal; `passphrase` is reached where there
+is a key to sign with, while the key and its passphrase are on disk."""
 
 
 @dataclass(frozen=True, slots=True)

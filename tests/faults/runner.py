@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import shutil
+import subprocess
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import asynccontextmanager
@@ -21,7 +23,7 @@ from tests.faults.launcher import launching
 from tests.faults.schedule import Schedule
 from tests.faults.servers import FaultyRegistry, GitFaults
 from tests.faults.space import Space
-from tests.faults.world import GIT_PASSWORD, REGISTRY_PASSWORD, Result, Servers, perform
+from tests.faults.world import GIT_PASSWORD, KEY_PASSWORD, REGISTRY_PASSWORD, Result, Servers, perform
 
 LIMIT = 240.0
 """Seconds after which a schedule counts as stuck."""
@@ -35,7 +37,14 @@ async def serving(root: Path, space: Space) -> AsyncIterator[Servers]:
     faults = GitFaults()
     async with FaultyRegistry(account=account) as registry, launching() as launcher:
         with GitServer(root / "git", username="bot", password=GIT_PASSWORD, intercept=faults.intercept) as git:
-            yield Servers(root, registry, git, faults, launcher, space)
+            yield Servers(root, registry, git, faults, launcher, space, _key(root / "key"))
+
+
+def _key(path: Path) -> str:
+    # One round, since the service derives the key from the passphrase in each start.
+    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-a", "1", "-N", KEY_PASSWORD, "-C", "bot", "-f", str(path)]
+    subprocess.run(argv, check=True)
+    return path.read_text()
 
 
 class _Worker:
@@ -70,8 +79,6 @@ def _perform(schedule: Schedule, keep: bool) -> Result:
         empty: dict[str, Any] = {}
         finding = Finding("crash", f"the schedule could not be carried out: {traceback.format_exc()}")
         facts = Facts(empty, empty, empty, (), empty, settled=False)
-        from collections import Counter
-
         return Result(schedule, facts, Judgement((finding,), 0, 0), Counter(), 0, time.monotonic() - begin)
 
 

@@ -112,6 +112,8 @@ class Schedule:
         tags: the tags that each image has at the start.
         steps: what happens; afterwards all faults cease.
         settle: how the service then comes to rest.
+        signed: whether commits are signed, with a key that has a passphrase.
+        timeout: seconds that a scan may take.
     """
 
     name: str
@@ -120,6 +122,8 @@ class Schedule:
     tags: tuple[tuple[str, ...], ...] = (("1.0.0",),)
     steps: tuple[Step, ...] = ()
     settle: Literal["once", "run"] = "once"
+    signed: bool = False
+    timeout: int = 2
 
 
 class _Tags:
@@ -235,7 +239,13 @@ class _Drawer:
 
     def stop(self, act: Literal["kill", "kill tree"]) -> Stop:
         point = self.chance.choice(list(POINTS))
-        most = 12 if point in {"status", "transaction", "row"} else 3 if point in {"list", "credentials", "event"} else 1
+        most = (
+            12
+            if point in {"status", "transaction", "row"}
+            else 3
+            if point in {"list", "credentials", "event", "passphrase"}
+            else 1
+        )
         return Stop(point, self.chance.choice(("before", "after")), act, self.chance.randint(1, most))
 
     def faults(self, kinds: Sequence[str]) -> tuple[str, ...]:
@@ -257,4 +267,5 @@ def draw(seed: int, index: int) -> Schedule:
     if not any(isinstance(step, Start) for step in steps):
         steps.append(drawer.start())
     settle: Literal["once", "run"] = "run" if chance.random() < 0.12 else "once"
-    return Schedule(f"{seed}:{index}", chance.choice(LAYOUTS), drawer.images, first, tuple(steps), settle)
+    layout, signed = chance.choice(LAYOUTS), chance.random() < 0.1
+    return Schedule(f"{seed}:{index}", layout, drawer.images, first, tuple(steps), settle, signed)

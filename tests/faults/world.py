@@ -30,6 +30,7 @@ PATIENCE = 60.0
 PASSES = 8
 """Passes after which the service must have come to rest when all faults have ceased."""
 GIT_PASSWORD, REGISTRY_PASSWORD = "git-secret-93ab1d5c", "registry-secret-5d0e77aa"
+KEY_PASSWORD = "key-secret-0c6b2f4e"
 NAMES = ("alpha", "beta", "gamma")
 RUN = ("--health-addr", "", "--min-retry-delay", "100ms", "--max-retry-delay", "1s", "--requeue-dependency", "300ms")
 SUSPICIOUS = ("*.tmp", "*.lock", "*.new", "tmp_*", "askpass", "password", "username", "identity", "session-*", "key*")
@@ -45,6 +46,8 @@ class Servers:
     git_faults: GitFaults
     launcher: Launcher
     space: Space
+    key: str
+    """A private key in OpenSSH's form, encrypted with `KEY_PASSWORD`."""
     templates: dict[tuple[object, ...], Path] = field(default_factory=dict)
 
 
@@ -120,16 +123,20 @@ class World:
         for name, order in zip(self.policies, self.schedule.images, strict=True):
             policy = {"semver": {"range": ">=0.0.0"}} if order == "semver" else {"numerical": {"order": "asc"}}
             filters = {} if order == "semver" else {"filterTags": {"pattern": r"^(?P<n>\d+(\.\d+)?)$", "extract": "$n"}}
-            objects.append(image_repository(name, self._image(name), "1s", timeout="2s", secretRef={"name": "registry"}))
+            limit = f"{self.schedule.timeout}s"
+            objects.append(image_repository(name, self._image(name), "1s", timeout=limit, secretRef={"name": "registry"}))
             objects.append(image_policy(name, policy=policy, **filters))
         objects.append(git_repository("app", url, timeout="4s", secretRef={"name": "git"}))
         paths = {"one": ["."], "branch": ["."], "overlap": [".", "."]}.get(
             self.schedule.layout, ["./apps/alpha", "./apps/beta", "./apps/gamma"][: len(self.policies)]
         )
         push = {"push": {"branch": "bot"}} if self.schedule.layout == "branch" else {}
+        commit = {"signingKey": {"type": "ssh", "secretRef": {"name": "key"}}} if self.schedule.signed else {}
         for number, path in enumerate(paths):
             update = {"path": path, "strategy": "Setters"}
-            objects.append(automation(f"update-{number}", "app", "2s", update=update, commit={"trailers": True}, **push))
+            objects.append(automation(f"update-{number}", "app", "2s", update=update, commit=commit, **push))
+        if self.schedule.signed:
+            objects.append(secret("key", {"identity": self.servers.key, "password": KEY_PASSWORD}))
         objects.append(secret("git", {"username": "bot", "password": GIT_PASSWORD}))
         login = {"auths": {self._image("").rstrip("/"): {"username": "bot", "password": REGISTRY_PASSWORD}}}
         objects.append(secret("registry", {".dockerconfigjson": json.dumps(login)}, "kubernetes.io/dockerconfigjson"))
@@ -417,7 +424,8 @@ class World:
         return sorted(set(left))
 
     def _leaks(self) -> list[str]:
-        secrets = [GIT_PASSWORD, REGISTRY_PASSWORD, *self.servers.registry.door.tokens]
+        body = self.servers.key.splitlines()[2]
+        secrets = [GIT_PASSWORD, REGISTRY_PASSWORD, KEY_PASSWORD, body, "PRIVATE KEY", *self.servers.registry.door.tokens]
         texts = [text.encode() for text in secrets]
         files = [path for top in (self.state, self.tmp, self.home) for path in top.rglob("*") if path.is_file()]
         files += list(self.folder.glob("log-*"))
