@@ -100,7 +100,11 @@ def repository_section(repository: ImageRepository, scan: Scan, judgement: Judge
         ("interval", str(spec.interval)),
         ("exclusions", ", ".join(spec.exclusions)),
     ]
+    if spec.hint is not None:
+        facts.append(("hints", f"of {spec.hint.type} at {status.hint_path or '(no path yet)'}"))
     notes: list[str] = []
+    if spec.hint is not None and status.hint_problem:
+        notes.append(f"Hints are not taken: {status.hint_problem}.")
     if judgement is not None and scan.fresh:
         kept = len(judgement.verdicts) - judgement.count(State.EXCLUDED)
         facts.append(("in the registry", f"{len(judgement.verdicts)} tags, {kept} kept"))
