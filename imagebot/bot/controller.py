@@ -24,7 +24,7 @@ from imagebot.bot.requests.run import Requests, pending
 from imagebot.bot.requests.settings import asked, base_of_request, settings_of
 from imagebot.bot.reverts import Reverts, Scene
 from imagebot.bot.source import Source, Sources, source_key
-from imagebot.bot.update import MarkerMemory
+from imagebot.bot.update import MarkerMemory, Update
 from imagebot.bot.writer import Ground, Writers, Written
 from reconcile.api import conditions as cond
 from reconcile.api.meta import Key
@@ -93,6 +93,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
         """Those whose changes wait for more."""
         self._grounds: dict[Key, tuple[str, Ground]] = {}
         """Where each automation found everything in order last: cheap runs of every mode compare with it."""
+        self._requests.job, self._requests.hold, self._requests.release = self._job, self._hold, self._nothing_waits
 
     async def reconcile(self, run: Run) -> Success:
         """One pass; raises Stalled for what only an edit mends, Failed for the rest."""
@@ -128,9 +129,9 @@ class ImageUpdateAutomationReconciler(Reconciler):
         if asked(resource) is not None or pending(resource):
             done = await self._requests.first(run, source, mirror, refs, lambda: self._choices(resource))
             if done is not None:
-                self._nothing_waits(run)
                 return done
-        if await self._nothing_due(run, refs, source, mirror):
+        # A branch that was protected yesterday is tried again, although nothing has changed since.
+        if run.status.push_refused_time is None and await self._nothing_due(run, refs, source, mirror):
             self._nothing_waits(run)
             return Success(UP_TO_DATE, after=resource.spec.interval, quiet=True, trace=NO_CHANGE)
         current = resource.with_status(run.status)
@@ -149,19 +150,27 @@ class ImageUpdateAutomationReconciler(Reconciler):
 
     async def _quietly(self, run: Run, job: Job) -> Success:
         """Have what is due wait for more, or write it for all who wait once the wait is over; raises what Git raises."""
-        resource: ImageUpdateAutomation = run.resource
-        _, _, ground = await self.ground(resource, {})
+        _, _, ground = await self.ground(run.resource, {})
         update = await job.update(ground)
         if not update.edits:
             return self._report(run, job, Written(ground, None, ""))
+        return await self._wait(run, job, update) or self._report(run, *await self.gathering.write(job))
+
+    async def _hold(self, run: Run, job: Job) -> Success | None:
+        """Have what a job found wait for more, where the automation asks for it; None: it does not wait (any more)."""
+        if not has_quiet_period(run.resource) or run.requested or not job.latest.edits:
+            return None
+        return await self._wait(run, job, job.latest)
+
+    async def _wait(self, run: Run, job: Job, update: Update) -> Success | None:
         now = self.clock.now()
         since, until = await self.gathering.enter(job, now)
         if until <= now:
-            return self._report(run, *await self.gathering.write(job))
+            return None
         run.set(pending_since=timestamp(since), pending_until=shown(until), skipped=list(update.skipped) or None)
         left = max((until - now).total_seconds(), SOON)
         text = waiting_message(len(due(update)), until, now)
-        return Success(text, after=min(left, resource.spec.interval), quiet=True, trace=text)
+        return Success(text, after=min(left, run.resource.spec.interval), quiet=True, trace=text)
 
     def when_suspended(self, resource: AnyResource) -> Mapping[str, Any]:
         """What waits is dropped: it is looked at anew when the automation is resumed."""
@@ -320,7 +329,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
         revision = written.ground.checkout.revision
         if source.same_branch and head is not None:
             revision = f"{source.push_branch}@sha1:{head}"
-        run.set(observed_source_revision=revision, skipped=list(update.skipped) or None)
+        run.set(observed_source_revision=revision, skipped=list(update.skipped) or None, push_refused_time=None)
         run.set(observed_policies=None if job.contested else dict(job.refs) or None)
         if written.commit is None:
             return Success(UP_TO_DATE, after=run.resource.spec.interval, quiet=True, trace=UP_TO_DATE)

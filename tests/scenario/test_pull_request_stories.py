@@ -46,10 +46,18 @@ class Team:
         token = {key: value.decode() for key, value in self.forge.secret.items()}
         self.world.declare(git_repository("fleet", self.forge.url), secret("forge", token))
 
-    def propose(self, *, push: dict[str, Any] | None = None, **request: Any) -> None:
+    def propose(
+        self,
+        *,
+        push: dict[str, Any] | None = None,
+        commit: dict[str, Any] | None = None,
+        on_revert: str = "Hold",
+        **request: Any,
+    ) -> None:
         """Declare the automation."""
         wanted = {"provider": self.forge.provider, "secretRef": {"name": "forge"}, "address": self.forge.address, **request}
-        self.world.declare(automation("fleet", "fleet", push={**(push or {}), "pullRequest": wanted}))
+        git = {"commit": commit or {}, "push": {**(push or {}), "pullRequest": wanted}}
+        self.world.declare(automation("fleet", "fleet", update={"onRevert": on_revert}, **git))
 
     def release(self, name: str, tag: str) -> None:
         """A new image."""
@@ -225,7 +233,7 @@ async def test_commits_of_people_on_the_branch_are_left_alone(team: Team) -> Non
 
 
 async def test_a_request_without_anything_left_to_change_is_closed(team: Team) -> None:
-    team.propose()
+    team.propose(on_revert="Overwrite")
     team.release("web", "1.1.0")
     await team.once()
     team.repository.commit({"web/deploy.yaml": marked(team.world.image("web"), "web", "1.1.0").encode()})
@@ -433,3 +441,49 @@ async def test_settings_that_do_not_fit_are_named(team: Team, push: dict[str, st
     done = await team.once()
     assert ready(done)[:2] == ("False", "InvalidPullRequest")
     assert words in ready(done)[2]
+
+
+@only_github
+async def test_what_a_person_takes_back_after_the_merge_is_not_proposed_again(team: Team) -> None:
+    team.propose()
+    team.release("web", "1.1.0")
+    await team.once()
+    team.forge.merge(1)
+    await team.once()
+    team.repository.commit({"web/deploy.yaml": marked(team.world.image("web"), "web", "1.0.0").encode()}, message="Take it back")
+    done = await team.once()
+    assert states(done) == ["Merged"]
+    assert not team.forge.opened()
+    team.release("web", "1.2.0")
+    await team.once()
+    assert [request.title for request in team.forge.opened()] == ["Update web to 1.2.0"]
+
+
+@only_github
+async def test_a_quiet_period_holds_for_requests_too(team: Team) -> None:
+    team.propose(commit={"quietPeriod": "1h"})
+    team.release("web", "1.1.0")
+    done = await team.once()
+    assert "1 change waits until" in ready(done)[2]
+    assert (team.repository.head(HEAD), team.forge.requests, status(done).pull_requests) == (None, {}, None)
+    team.propose(commit={"quietPeriod": "1s"})
+    async with team.world.start() as running:
+        await eventually(team.forge.opened, "the request")
+        found = await running.until_ready("ImageUpdateAutomation", "fleet", "repository up-to-date")
+    assert found.status.pending_until is None
+
+
+@only_github
+async def test_a_branch_that_is_not_protected_any_more_is_pushed_to_again(team: Team) -> None:
+    team.forge.protect("main")
+    team.propose(when="PushRefused")
+    team.release("web", "1.1.0")
+    assert states(await team.once()) == ["Open"]
+    team.repository.hook("pre-receive", "exit 0\n")
+    team.propose(when="PushRefused", labels=["images"])  # an edited spec tries the push again
+    await team.once()
+    assert "web:1.1.0" in team.file("web")
+    done = await team.once()
+    assert states(done) == ["Superseded"]
+    assert status(done).push_refused_time is None
+    assert not team.forge.opened()

@@ -95,7 +95,8 @@ class Scene:
         auto_merge: whether requests are merged without a person.
         merging: heads, by number, whose merge is settled.
         renew: look at branch and text even if nothing changed: the spec did.
-        off: there are no requests to be any more.
+        off: there are to be no requests any more.
+        opens: whether new ones may be opened; else only those that are there are looked after.
         known: by number, whose changes a looked-up request brought; none: not one of ours.
     """
 
@@ -113,6 +114,7 @@ class Scene:
     merging: Mapping[int, str] = field(default_factory=dict)
     renew: bool = False
     off: bool = False
+    opens: bool = True
     known: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -308,6 +310,8 @@ class _Decider:
 
     def _new(self, due: Due, slot: int | None, declined: int | None) -> None:
         """Open a request, where nothing forbids it."""
+        if not self.scene.opens:
+            return
         name = branch_of(self.scene.prefix, due.group)
         branch = self.scene.branches.get(name)
         if (problem := self._in_the_way(name)) is not None:

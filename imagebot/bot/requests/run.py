@@ -51,6 +51,15 @@ Choices = Callable[[], Awaitable[Mapping[str, ImageRef]]]
 """Waits until choices that are under way are made, and gives those that count."""
 
 
+MakeJob = Callable[[ImageUpdateAutomation, Mapping[str, ImageRef], Source, Mirror], Job]
+Hold = Callable[[Run, Job], Awaitable[Success | None]]
+"""Has what a job found last wait for more, and says so; None: it is time."""
+
+
+async def _never(run: Run, job: Job) -> Success | None:  # noqa: ARG001 - a default
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Calm:
     """What a pass left behind, when nothing was to be done any more; compared with what the next one finds."""
@@ -77,9 +86,22 @@ class Requests:
         self.owners = Owners()
         self.calm: dict[Key, _Calm] = {}
         self._merging: dict[Key, Merging] = {}
+        self.job: MakeJob = lambda resource, refs, source, mirror: Job(resource, refs, source, mirror, memory, clock)
+        """Makes what finds out what is due."""
+        self.hold: Hold = _never
+        """Has what is due wait for more."""
+        self.release: Callable[[Run], None] = lambda _: None
+        """Told that nothing waits (any more)."""
 
     async def reconcile(
-        self, run: Run, source: Source, mirror: Mirror, refs: Mapping[str, ImageRef], choices: Choices
+        self,
+        run: Run,
+        source: Source,
+        mirror: Mirror,
+        refs: Mapping[str, ImageRef],
+        choices: Choices,
+        *,
+        opens: bool = True,
     ) -> Success:
         """Bring the requests of an automation in line with its policies.
 
@@ -89,6 +111,7 @@ class Requests:
             mirror: of its repository.
             refs: the choices now, which are enough to see that nothing is due.
             choices: the choices to act on.
+            opens: whether new requests may be opened.
 
         Raises:
             Stalled: `InvalidPullRequest`: only an edit mends it.
@@ -100,7 +123,7 @@ class Requests:
             return Success(UP_TO_DATE, after=run.resource.spec.interval, quiet=True, trace=UP_TO_DATE)
         try:
             async with self._forges.using(run.resource.key.namespace, settings.where, source) as forge:
-                return await _Pass(self, run, settings, source, mirror, forge).go(refs, choices)
+                return await _Pass(self, run, settings, source, mirror, forge, opens=opens).go(refs, choices)
         except RateLimited as error:
             raise Waiting("RateLimited", f"failed to propose changes: {error}", error.after) from error
         except ReasonedError:
@@ -122,6 +145,8 @@ class Requests:
         """
         spec = asked(run.resource)
         if spec is not None and spec.when == "PushRefused" and not refused_lately(run):
+            if pending(run.resource):  # the branch was protected: what is merged or not needed any more is cleared away
+                await self.reconcile(run, source, mirror, refs, choices, opens=False)
             return None
         done = await self.reconcile(run, source, mirror, refs, choices)
         return done if spec is not None else None
@@ -174,13 +199,16 @@ def refused_lately(run: Run) -> bool:
 
 
 class _Pass:
-    def __init__(self, owner: Requests, run: Run, settings: Settings, source: Source, mirror: Mirror, forge: Forge) -> None:
+    def __init__(
+        self, owner: Requests, run: Run, settings: Settings, source: Source, mirror: Mirror, forge: Forge, *, opens: bool
+    ) -> None:
         self.owner = owner
         self.run = run
         self.settings = settings
         self.source = source
         self.mirror = mirror
         self.forge = forge
+        self.opens = opens
         self.resource: ImageUpdateAutomation = run.resource
         self.key = self.resource.key
         self.automation = str(self.key)
@@ -241,7 +269,11 @@ class _Pass:
         if base is None and self.settings.spec is not None:
             missing = f"the branch '{self.settings.base}' to merge into does not exist in '{self.mirror.url}'"
             raise Failed("GitOperationFailed", f"failed to checkout source: {missing}")
-        whole, groups = await self._due(base or "", refs)
+        job, whole, groups = await self._due(base or "", refs)
+        refs = job.refs if job is not None else refs
+        if job is not None and self._news(groups) and (held := await self.owner.hold(self.run, job)) is not None:
+            return held
+        self.owner.release(self.run)
         decision, seen = await self._decide(seen, base or "", groups)
         self._tell_of_merges(seen, decision)
         doer = Doer(
@@ -266,17 +298,26 @@ class _Pass:
             raise deed.failure
         return self._report(base or "", refs, whole, decision, deed)
 
-    async def _due(self, base: str, refs: Mapping[str, ImageRef]) -> tuple[Update | None, dict[str, Group]]:
+    def _news(self, groups: Mapping[str, Group]) -> bool:
+        """Whether something is due that no request is about, open or declined."""
+        known = {(entry.group, entry.changes) for entry in self._entries()}
+        return self.opens and any((name, group.due.changes) not in known for name, group in groups.items())
+
+    async def _due(self, base: str, refs: Mapping[str, ImageRef]) -> tuple[Job | None, Update | None, dict[str, Group]]:
         """What is due on the base, in all and by group."""
         if self.settings.spec is None:
-            return None, {}
+            return None, None, {}
         resolved = Resolved(base, HEADS + self.settings.base)
         await self.mirror.fetch(resolved)
         ground = Ground(resolved, None, base)
         # What is checked out is the base, whatever else the spec names.
         source = replace(self.source, reference=replace(self.source.reference, commit=""))
-        job = Job(self.resource, refs, source, self.mirror, self.owner.memory, self.owner.clock)
+        job = self.owner.job(self.resource.with_status(self.run.status), refs, source, self.mirror)
         whole = await job.update(ground)
+        refs = job.refs
+        for news in job.news:
+            self.run.tell(*news)
+        job.news.clear()
         rules = await self.owner.rules(self.key.namespace) if whole.edits else {}
         groups: dict[str, Group] = {}
         if whole.edits and not self.settings.by_policy:
@@ -286,7 +327,7 @@ class _Pass:
                 if policy in refs:
                     alone = Job(self.resource, {policy: refs[policy]}, source, self.mirror, self.owner.memory, self.owner.clock)
                     groups[policy] = self._group(policy, alone, await alone.update(ground), rules)
-        return whole, groups
+        return job, whole, groups
 
     def _group(self, name: str, job: Job, update: Update, rules: Mapping[str, str]) -> Group:
         git = self.resource.spec.git
@@ -327,6 +368,7 @@ class _Pass:
             merging=merging.settled,
             renew=self.renew,
             off=spec is None,
+            opens=self.opens,
         )
         decision = decide(scene)
         while decision.lookups:
@@ -384,7 +426,7 @@ class _Pass:
             self.run.set(last_push_commit=head, last_push_time=timestamp(self.owner.clock.now()))
 
     def _report(self, base: str, refs: Mapping[str, ImageRef], whole: Update | None, decision: Decision, deed: Deed) -> Success:
-        if whole is not None:
+        if whole is not None and self.opens:  # else a push follows, which says what was observed
             revision = f"{self.settings.base}@sha1:{base}"
             self.run.set(
                 observed_policies=dict(refs) or None, observed_source_revision=revision, skipped=list(whole.skipped) or None
