@@ -179,7 +179,7 @@ OBJECTS = expected(
     ("image.toolkit.fluxcd.io", KINDS, "get list watch patch update"),
     ("image.toolkit.fluxcd.io", tuple(f"{kind}/status" for kind in KINDS), "get patch update"),
     ("image.toolkit.fluxcd.io", tuple(f"{kind}/finalizers" for kind in KINDS), "update"),
-    ("imagebot.dev", ("imageholds",), "get list watch"),
+    ("imagebot.dev", ("imageholds",), "create delete get list patch watch"),
     ("", ("events",), "create patch"),
 )
 REFERENCES = expected(

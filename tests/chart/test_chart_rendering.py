@@ -220,7 +220,7 @@ def test_canary_options_are_given_when_it_runs(helm: Helm, monkeypatch: pytest.M
     assert not [a for a in container(of_kind(helm.objects(), "Deployment")[0])["args"] if "mesh-provider" in a]
 
 
-def test_image_automation_never_lists_secrets_and_creates_nothing_but_events_and_leases(helm: Helm) -> None:
+def test_image_automation_never_lists_secrets_and_creates_nothing_but_events_holds_and_leases(helm: Helm) -> None:
     seen: Counter[str] = Counter()
     for name in VALUE_SETS:
         objects = helm.objects(*value_set(name), "--set", "controllers={image}")
@@ -228,15 +228,16 @@ def test_image_automation_never_lists_secrets_and_creates_nothing_but_events_and
         own = [role for role in roles if not any("aggregate-to" in label for label in role["metadata"]["labels"])]
         for rule in (rule for role in own for rule in role["rules"]):
             assert not {"*"} & {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
-            assert not {"delete", "deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
+            assert not {"deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
+            assert "delete" not in rule["verbs"] or rule["resources"] == ["imageholds"]
             if "secrets" in rule["resources"]:
                 assert rule["verbs"] == ["get"]
             if "create" in rule["verbs"]:
                 seen.update(rule["resources"])
-    assert seen == {"events": 9, "leases": 8}
+    assert seen == {"events": 9, "imageholds": 9, "leases": 8}
 
 
-def test_only_copies_and_the_skipper_ingress_may_be_deleted(helm: Helm) -> None:
+def test_only_copies_holds_and_the_skipper_ingress_may_be_deleted(helm: Helm) -> None:
     both = (*value_set("everything"), "--set", "controllers={image,canary}")
     for values in (("--set", "controllers={canary}"), both):
         roles = [o for o in helm.objects(*values) if o["kind"] in {"Role", "ClusterRole"}]
@@ -249,7 +250,8 @@ def test_only_copies_and_the_skipper_ingress_may_be_deleted(helm: Helm) -> None:
             assert not {"deletecollection", "escalate", "bind", "impersonate"} & set(rule["verbs"])
         deleted = {resource for rule in rules if "delete" in rule["verbs"] for resource in rule["resources"]}
         tracked = {"configmaps", "secrets"} if values[0] == "--set" else set()
-        assert deleted == {"ingresses", "analyses"} | tracked
+        holds = set() if values[0] == "--set" else {"imageholds"}
+        assert deleted == {"ingresses", "analyses"} | tracked | holds
         listed = {resource for rule in rules if "list" in rule["verbs"] for resource in rule["resources"]}
         assert listed & {"configmaps", "secrets"} == tracked
 
