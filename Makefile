@@ -35,6 +35,12 @@ test: install ## All tests that this machine can run; what was skipped, and why,
 test-fast: install ## The tests that take less than a few seconds each
 	$(BIN)/python -m pytest -m 'not slow' -q $(TEST)
 
+N    ?= 100
+SEED ?= 1
+.PHONY: faults
+faults: install ## Random schedules of faults against the real service, judged one by one: N=1000 SEED=7
+	$(BIN)/python -m tests.faults --runs $(N) --seed $(SEED) $(FAULTS)
+
 .PHONY: controlplane
 controlplane: install ## A Kubernetes control plane without containers (needs Go): prints a kubeconfig, Ctrl-C ends it
 	$(BIN)/python -m tests.support.controlplane $(CONTROLPLANE)

@@ -58,7 +58,7 @@ class _Worker:
         self.servers: Servers = self._runner.run(self._entered.__aenter__())
 
     def perform(self, schedule: Schedule, *, keep: bool) -> Result:
-        folder = self._root / "worlds" / schedule.name.replace(":", "-")
+        folder = self._root / "worlds" / schedule.name.replace(":", "-").replace(" ", "-")
         return self._runner.run(asyncio.wait_for(perform(schedule, self.servers, folder, keep=keep), LIMIT))
 
 
@@ -79,7 +79,7 @@ def _perform(schedule: Schedule, keep: bool) -> Result:
         empty: dict[str, Any] = {}
         finding = Finding("crash", f"the schedule could not be carried out: {traceback.format_exc()}")
         facts = Facts(empty, empty, empty, (), empty, settled=False)
-        return Result(schedule, facts, Judgement((finding,), 0, 0), Counter(), 0, time.monotonic() - begin)
+        return Result(schedule, facts, Judgement((finding,), 0, 0), Counter(), 0, Counter(), time.monotonic() - begin)
 
 
 def carry_out(schedules: Sequence[Schedule], workers: int = 4, *, keep: bool = False) -> Iterator[Result]:

@@ -60,6 +60,8 @@ class Result:
     judgement: Judgement
     faults: Counter[str]
     kills: int
+    requests: Counter[str]
+    """Requests to the registry, by kind."""
     seconds: float
     kept: str = ""
 
@@ -83,6 +85,7 @@ class World:
         self.faults: Counter[str] = Counter()
         self.kills = 0
         servers.registry.reset()
+        servers.registry.requests.clear()
         servers.git_faults.calm()
         servers.git_faults.met.clear()
         for name, tags in zip(self.policies, schedule.tags, strict=True):
@@ -459,4 +462,6 @@ async def perform(schedule: Schedule, servers: Servers, folder: Path, *, keep: b
         shutil.copytree(world.repository.path, folder / "app.git", dirs_exist_ok=True)
     else:
         shutil.rmtree(folder)
-    return Result(schedule, facts, judgement, faults, world.kills, time.monotonic() - begin, kept)
+    return Result(
+        schedule, facts, judgement, faults, world.kills, Counter(servers.registry.requests), time.monotonic() - begin, kept
+    )
