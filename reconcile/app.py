@@ -151,9 +151,13 @@ def state_folder(directory: Path, chosen: Path | None = None) -> Path:
 
 
 def require_folder(directory: Path) -> None:
-    """Raise Invalid when there is no such folder."""
-    if not directory.is_dir():
-        raise Invalid(f"{directory} is not a folder: give the folder with your manifests")
+    """Raise Invalid when there is no such folder, or it may not be read."""
+    try:
+        if not directory.is_dir():
+            raise Invalid(f"{directory} is not a folder: give the folder with your manifests")
+        next(directory.iterdir(), None)
+    except OSError as error:
+        raise Invalid(f"{directory} cannot be read: {error.strerror}") from error
 
 
 @dataclass

@@ -18,6 +18,8 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -50,6 +52,8 @@ class Folder:
         until = time.monotonic() + WAIT_SECONDS
         for slot in range(SLOTS):
             path = root / f"{key}.{slot}"
+            if _foreign(path):
+                raise GitError(f"the folder {path} was made by somebody else; remove it, or give another --state")
             while True:
                 taken = cls.try_take(path)
                 if taken is not None:
@@ -65,6 +69,8 @@ class Folder:
     def try_take(cls, path: Path) -> Folder | None:
         """Take the slot at `path`, None when another process has it."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _foreign(path):
+            return None
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,3 +159,16 @@ class Folder:
         """Delete the slot, then give it back."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.release()
+
+
+def _foreign(path: Path) -> bool:
+    """Whether `path` is there and not a folder of our own: the configuration of a repository in it could have git run programs.
+
+    Ours is what has the owner of a new file: some file systems give all files one owner, whoever makes them.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    with tempfile.TemporaryFile(dir=path.parent) as own:
+        return not stat.S_ISDIR(found.st_mode) or found.st_uid != os.fstat(own.fileno()).st_uid
