@@ -89,6 +89,8 @@ def _commit_data(commit: CommitPlan) -> dict[str, Any]:
             "signed": commit.signed,
             "files": [{"path": file.path, "diff": file.diff} for file in commit.files],
         }
+    if commit.kept:
+        data["kept"] = dict(commit.kept)
     data["skipped"] = [marker.model_dump(mode="json", exclude_none=True) for marker in commit.skipped]
     return data | {name: text for name, text in (("problem", commit.problem), ("note", commit.note)) if text}
 
@@ -128,6 +130,8 @@ def _print_commit(commit: CommitPlan) -> None:
         click.echo(f"  {'signed ' if commit.signed else ''}commit:")
         for line in clean(commit.message.rstrip()).splitlines():
             click.echo(f"    {line}".rstrip())
+    for policy, reason in commit.kept.items():
+        click.echo(f"  markers of policy {policy} are kept: {clean(reason)}")
     if commit.skipped:
         click.echo("  markers and files without effect:")
         rows = [[f"{s.path}:{s.line}" if s.line else s.path, s.marker or "", s.message] for s in commit.skipped]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from imagebot.api import ImagePolicy, ImageUpdateAutomation, SkippedMarker
 from imagebot.bot.proposal import Proposal
@@ -56,6 +56,7 @@ class CommitPlan:
         problem: why nothing can be said.
         note: why nothing is to be done, where that is no problem.
         request: branch that the commit would be proposed for by a pull request; empty: it would be pushed.
+        kept: policies whose markers stay as people set them, with the reason.
     """
 
     automation: Key
@@ -69,6 +70,7 @@ class CommitPlan:
     problem: str = ""
     note: str = ""
     request: str = ""
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ async def _commit(rehearsal: Rehearsal, automation: ImageUpdateAutomation, tops:
         signed=source.signer is not None,
         files=tuple(files) if built.commit is not None else (),
         request=proposal.request,
+        kept=proposal.kept,
         skipped=tuple(_whole(marker, update_root(automation.spec.update.path)) for marker in proposal.update.skipped),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,8 +15,9 @@ from reconcile.api import conditions as cond
 from reconcile.api.meta import Key
 from reconcile.app import DATABASE_NAME
 from reconcile.local.database import Database
+from tests.support.commands import program
 from tests.support.gitrepo import ENV, BareRepository
-from tests.support.lab import Lab, Pass, automation, eventually, image_policy, image_repository, lab, marked
+from tests.support.lab import Lab, Pass, automation, eventually, image_policy, image_repository, lab, marked, obj
 from tests.support.service_facts import told
 
 FILE = "deploy.yaml"
@@ -354,3 +357,76 @@ async def test_without_trailers_a_lost_status_knows_of_nothing(world: Lab) -> No
         path.unlink()
     done = await world.once()
     assert (written(bare), hold(done)) == ("1.5.0", {})
+
+
+async def test_a_service_that_was_killed_after_it_made_the_hold_finishes(world: Lab) -> None:
+    bare = await brought(world)
+    Person(world).revert()
+    before = world.root / "before.db"
+    shutil.copy(world.state / DATABASE_NAME, before)
+    first = hold(await world.once())
+    made = Database(world.state / DATABASE_NAME, read_only=True)
+    row = made.find("ImageHold", Key("apps", "web-reverted"))
+    made.close()
+    assert row is not None
+    for path in world.state.glob(f"{DATABASE_NAME}-*"):
+        path.unlink()
+    shutil.copy(before, world.state / DATABASE_NAME)
+    old = Database(world.state / DATABASE_NAME)
+    old.save(row, None)
+    old.close()
+    done = await world.once()
+    assert (hold(done), written(bare)) == (first, "1.4.0")
+    assert done.objects["ImagePolicy", "apps/web"].status.latest_ref.tag == "1.4.0"
+    await calm(world, bare)
+
+
+async def test_what_cannot_be_held_is_not_overwritten(world: Lab) -> None:
+    bare = await brought(world)
+    other = {"imageRef": {"policy": "web"}, "mode": "Reject", "tags": ["9.9.9"]}
+    world.declare(obj("imagebot.dev/v1alpha1", "ImageHold", "web-reverted", other))
+    Person(world).revert()
+    for _ in range(2):
+        done = await world.once()
+        status, reason, message = done.ready("ImageUpdateAutomation", "web")
+        assert (status, reason) == ("False", "RevertHoldFailed")
+        assert "made by somebody else" in message
+        assert "onRevert" in message
+        assert written(bare) == "1.4.0"
+    world.withdraw(obj("imagebot.dev/v1alpha1", "ImageHold", "web-reverted", other))
+    done = await world.once()
+    assert done.ready("ImageUpdateAutomation", "web")[0] == "True"
+    assert (hold(done)["tags"], written(bare)) == (["1.5.0"], "1.4.0")
+
+
+async def test_plan_and_explain_say_what_is_kept(world: Lab) -> None:
+    bare = await brought(world)
+    commit = Person(world).revert()
+    place = ["--state", str(world.state)]
+    code, out, _ = await program("plan", str(world.folder), *place, "-o", "json")
+    kept = json.loads(out)["automations"][0]["kept"]
+    assert code == 0
+    assert kept["web"].startswith(f"reverted by {commit} of Ada on deploy.yaml")
+    done = await world.once()
+    assert hold(done)["tags"] == ["1.5.0"]
+    code, out, _ = await program("explain", "imgpol/web", "--dir", str(world.folder), *place)
+    assert code == 0
+    assert f"by ImageHold web-reverted (reverted by {commit} of Ada" in out.partition("Kept back")[2]
+    code, out, _ = await program("get", "imageholds", "--dir", str(world.folder), *place)
+    assert "web-reverted" in out
+    code, _, _ = await program("delete", "imagehold", "web-reverted", "-n", "apps", "--dir", str(world.folder), *place)
+    assert code == 0
+    await world.once()
+    assert written(bare) == "1.5.0"
+
+
+async def test_commits_of_others_after_the_last_look_do_not_hide_a_revert(world: Lab) -> None:
+    bare = await brought(world)
+    person = Person(world)
+    commit = person.revert()
+    for number in range(60):
+        person.git("commit", "-q", "--allow-empty", "-m", f"other {number}")
+    person.push()
+    done = await world.once()
+    assert written(bare) == "1.4.0"
+    assert hold(done)["reason"].startswith(f"reverted by {commit} of Ada")
