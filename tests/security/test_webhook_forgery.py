@@ -180,7 +180,7 @@ async def test_forged_hints_cost_the_registry_nothing_and_teach_nothing(world: L
 
 
 async def test_large_slow_and_broken_bodies(world: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PATIENCE", 0.3)
+    monkeypatch.setattr(server, "PATIENCE", 60.0)
     hinted(world, "generic-hmac")
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -200,6 +200,7 @@ async def test_large_slow_and_broken_bodies(world: Lab, monkeypatch: pytest.Monk
             await writer.drain()
             return reader, writer
 
+        monkeypatch.setattr(server, "PATIENCE", 0.3)
         reader, writer = await stall(100)
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
         writer.close()
