@@ -40,6 +40,13 @@ POINTS: dict[str, str] = {
 transaction, `credentials` between the files that one git process is given and their removal; `passphrase` is reached where there
 is a key to sign with, while the key and its passphrase are on disk."""
 
+REQUEST_POINTS: dict[str, str] = {
+    "request noted": "imagebot.bot.requests.run:_Pass._note",
+    "request pushed": "imagebot.bot.requests.act:Doer._push",
+    "request opened": "imagebot.bot.requests.act:Doer._open",
+}
+"""Points that are reached only where changes are proposed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -54,7 +61,7 @@ class Stop:
 
 def install(stop: Stop, mark: Path) -> None:
     """Wrap the function of the point in this process; `mark` is written right before the process is killed or stopped."""
-    module_name, _, path = POINTS[stop.point].partition(":")
+    module_name, _, path = (POINTS | REQUEST_POINTS)[stop.point].partition(":")
     owner: Any = importlib.import_module(module_name)
     *parents, name = path.split(".")
     for part in parents:
