@@ -19,8 +19,10 @@ from imagebot.markers.find import find_markers
 from tests.support import examples
 from tests.support.commands import program
 from tests.support.examples import EXAMPLES, copy, files, push_images, shell_lines, stage
+from tests.support.forges import fake_forge
 from tests.support.gitrepo import ENV, BareRepository
 from tests.support.lab import Lab, eventually, lab
+from tests.support.leapclock import LeapClock
 
 PATIENCE = 60.0
 NEWEST_BUILD = "main-5f2c1e0-1704067200"
@@ -80,26 +82,74 @@ def changed_lines(bare: BareRepository) -> list[str]:
     return re.findall(r"^\+(?!\+\+)(.*)$", diff, re.MULTILINE)
 
 
+# --- pull-request-bot
+
+
+@pytest.mark.slow
+async def test_the_pull_request_bot_proposes_each_image_and_never_pushes_to_main(
+    world: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "forge"
+    folder.mkdir()
+    with fake_forge("github", folder) as forge:
+        monkeypatch.setenv("GITHUB_TOKEN", forge.secret["token"].decode())
+        addresses = {"https://github.com/acme/fleet.git": forge.url, "https://api.github.com": forge.address}
+        bare = stage(world, "pull-request-bot", "", addresses, forge.repository)
+        first = bare.head()
+        assert await checked(world, "fleet") == "nothing found: 6 objects in 4 files, 2 markers in repository\n"
+        code, out, err = await program("once", "manifests", "--state", "state", "--no-docker-config", cwd=str(world.root))
+        assert code == 2, out + err
+        opened = {request.branch: request for request in forge.opened()}
+        assert sorted(opened) == ["imagebot/updates/api", "imagebot/updates/web"]
+        web, api = opened["imagebot/updates/web"], opened["imagebot/updates/api"]
+        assert {(request.base, tuple(request.labels)) for request in opened.values()} == {("main", ("dependencies",))}
+        assert web.title == f"Update images: {world.image('acme/web')}:1.1.0"
+        assert api.title == f"Update images: {world.image('acme/api')}:{NEWEST_BUILD}"
+        assert "Close the request to decline them." in web.body
+        assert "Imagebot-Policy: flux-system/web" in bare.git("log", "-1", "--format=%B", web.branch)
+        forge.merge(web.number)
+        forge.close(api.number)
+        for _ in range(2):
+            code, out, err = await program("once", "manifests", "--state", "state", "--no-docker-config", cwd=str(world.root))
+            assert code in {0, 2}, out + err
+        assert forge.opened() == []
+        assert b"web:1.1.0 #" in bare.file("apps/web/deployment.yaml")
+        assert b"api:main-0a1b2c3-1704060000 #" in bare.file("apps/api/deployment.yaml"), "closing declines"
+        assert bare.git("rev-parse", "main^1") == first, "main has what people merged, nothing else"
+        assert forge.problems == []
+
+
 # --- monorepo
 
 
 @pytest.mark.slow
-async def test_the_monorepo_has_each_of_20_automations_write_its_own_service(world: Lab) -> None:
-    bare = stage(world, "monorepo", "acme/mono.git", {"quietPeriod: 1m": "quietPeriod: 1s"})
+async def test_the_monorepo_makes_one_commit_of_what_20_automations_write(world: Lab) -> None:
+    # What waits is shown by a clock that leaps, so that nothing depends on how fast a machine is.
+    longer = {"quietPeriod: 1m": "quietPeriod: 1h", "maxWait: 10m": "maxWait: 10h"}
+    bare, clock = stage(world, "monorepo", "acme/mono.git", longer), LeapClock()
     assert await checked(world, "mono") == "nothing found: 61 objects in 21 files, 28 markers in repository\n"
     expected = wanted(files(world.root / "repository"))
     assert len(expected) == 20
-    async with world.start() as running:
-        await eventually(lambda: written(bare, expected) == expected, "20 services", PATIENCE)
+    async with world.start(clock=clock) as running:
+
+        async def waiting() -> bool:
+            automations = await running.service.store.list("ImageUpdateAutomation")
+            return [bool(each.status.pending_until) for each in automations] == [True] * 20
+
+        await eventually(waiting, "20 automations that wait for each other", PATIENCE)
+        assert len(bare.log()) == 1
+        clock.leap(3700)
         writer = next(c for c in running.service.controllers if c.kind == "ImageUpdateAutomation")
+        for automation in await running.service.store.list("ImageUpdateAutomation"):
+            writer.add(automation.key)
+        await eventually(lambda: written(bare, expected) == expected, "20 services", PATIENCE)
         await writer.queue.drained()
-        automations = await running.service.store.list("ImageUpdateAutomation")
-        assert len(automations) == 20
-    touched = [bare.git("show", "--format=", "--name-only", commit).split() for commit in bare.log()[:-1]]
-    assert sorted(path for paths in touched for path in paths) == sorted(expected), "each file is written once"
+    touched = bare.git("show", "--format=", "--name-only", "main").split()
+    assert sorted(touched) == sorted(expected)
+    assert len(bare.log()) == 2, "one commit for all"
     pushes = [r for r in world.git.traffic.requests if r.startswith("POST") and "receive-pack" in r]
-    assert 1 <= len(pushes) <= len(touched)
-    assert set(bare.git("log", "-n", str(len(touched)), "--format=%an", "main").split()) == {"imagebot"}
+    assert len(pushes) == 1
+    assert bare.git("log", "-n", "1", "--format=%an", "main") == "imagebot"
 
 
 def wanted(before: dict[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ BUILDS = {"main-0a1b2c3-1704060000", "main-5f2c1e0-1704067200", "main-aaaaaaa-17
 
 def copy(source: Path, target: Path, world: Lab, more: Mapping[str, str] | None = None) -> None:
     """Copy a folder of an example; `more` has further texts and what stands for them."""
-    swaps = {REGISTRY: world.registry.host, **dict.fromkeys(GIT_HOSTS, world.url("")), **(more or {})}
+    swaps = {**(more or {}), REGISTRY: world.registry.host, **dict.fromkeys(GIT_HOSTS, world.url(""))}
     for path in sorted(source.rglob("*")):
         if not path.is_file() or path.name == "README.md":
             continue
@@ -37,12 +37,26 @@ def files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in paths}
 
 
-def stage(world: Lab, name: str, repository: str, more: Mapping[str, str] | None = None) -> BareRepository:
-    """An example with `manifests/` and `repository/`: both below `world.root`, the latter also as a repository with a commit."""
+def stage(
+    world: Lab, name: str, repository: str, more: Mapping[str, str] | None = None, bare: BareRepository | None = None
+) -> BareRepository:
+    """An example with `manifests/` and `repository/`: both below `world.root`, the latter also as a commit of a repository.
+
+    Args:
+        world: the servers.
+        name: of the example.
+        repository: name of the repository that is made.
+        more: further texts and what stands for them.
+        bare: a repository that is there already, instead of a new one.
+    """
     copy(EXAMPLES / name / "manifests", world.folder, world, more)
     copy(EXAMPLES / name / "repository", world.root / "repository", world)
     push_images(world, world.root / "repository")
-    return world.repository(repository, files(world.root / "repository"))
+    content = files(world.root / "repository")
+    if bare is None:
+        return world.repository(repository, content)
+    bare.commit({path: text.encode() for path, text in content.items()})
+    return bare
 
 
 def push_images(world: Lab, folder: Path) -> list[str]:

@@ -27,8 +27,10 @@ def seen(**status: Any) -> ImageUpdateAutomation:
         ({}, "A policy that chooses another image; otherwise it looks at the branch every 30m."),
         (
             {"pendingSince": "2024-06-01T12:00:00Z", "pendingUntil": "2024-06-01T12:01:00Z"},
-            "More changes for the same commit: the first has been due since 2024-06-01T12:00:00Z, "
-            "at 2024-06-01T12:01:00Z it is made.",
+            (
+                "More changes for the same commit: the first has been due since 2024-06-01T12:00:00Z, "
+                "at 2024-06-01T12:01:00Z it is made."
+            ),
         ),
         ({"pendingUntil": "2024-06-01T12:01:00Z"}, "More changes for the same commit: at 2024-06-01T12:01:00Z it is made."),
     ],
