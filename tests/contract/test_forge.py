@@ -273,6 +273,15 @@ async def test_never_merges_commits_that_it_has_not_seen(fake: FakeForge, client
     assert fake.only().state == "closed"
 
 
+async def test_a_push_between_the_look_and_the_merge_is_not_merged(fake: FakeForge, client: Forge) -> None:
+    request = await opened(fake, client)
+    fake.set_checks(request.head, "success")
+    fake.before("(PUT|POST) .*/merge$", lambda: fake.push(BRANCH, {"mine.yaml": b"by hand\n"}))
+    with pytest.raises(Conflict):
+        await client.merge_when_checks_pass(request)
+    assert fake.only().state == "open"
+
+
 # --- what goes wrong
 
 

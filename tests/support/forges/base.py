@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +27,10 @@ Headers = Mapping[str, str]
 
 @dataclass
 class FakeRequest:
-    """A request as the forge keeps it. `state`: open, merged, closed. `comments`: author and text."""
+    """A request as the forge keeps it. `state`: open, merged, closed. `comments`: author and text.
+
+    `fork`: whether its branch is one of a fork that has the same name.
+    """
 
     number: int
     branch: str
@@ -47,6 +51,7 @@ class FakeRequest:
     merged_how: str = ""
     auto_merge: str = ""
     approvals: list[str] = field(default_factory=list)
+    fork: bool = False
 
 
 class FakeForge(Protocol):
@@ -115,6 +120,7 @@ class FakeForge(Protocol):
     def set_checks(self, commit: str, state: str, name: str = "ci") -> None: ...
     def fail(self, kind: str | int, times: int = 1, match: str = "", *, headers: Headers = NONE, body: Any = None) -> None: ...
     def limit(self, seconds: int, times: int = 1, match: str = "") -> None: ...
+    def before(self, match: str, act: Callable[[], object]) -> None: ...
     def pass_time(self, seconds: float) -> None: ...
 
 
@@ -214,6 +220,10 @@ class Forge:
     def fail(self, kind: str | int, times: int = 1, match: str = "", *, headers: Headers = NONE, body: Any = None) -> None:
         """Spoil the next `times` calls whose `METHOD /path` matches; kinds are in `http.Fault`."""
         self.api.fail(kind, times, match, headers, body)
+
+    def before(self, match: str, act: Callable[[], object]) -> None:
+        """Do something just before the next call whose `METHOD /path` matches is answered: what a quick person does meanwhile."""
+        self.api.hooks.append((re.compile(match), act))
 
     def limit(self, seconds: int, times: int = 1, match: str = "") -> None:
         """Answer as the forge does beyond its rate limit."""

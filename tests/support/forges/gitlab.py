@@ -190,7 +190,7 @@ class GitLab(Forge):
         shown = {
             "id": 1000 + request.number,
             "iid": request.number,
-            "source_project_id": 3,
+            "source_project_id": 4 if request.fork else 3,
             "target_project_id": 3,
             "source_branch": request.branch,
             "target_branch": request.base,

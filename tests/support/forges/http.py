@@ -84,6 +84,7 @@ class ForgeHttp(GitServer):
         self.statuses: Counter[int] = Counter()
         self.counts: Counter[str] = Counter()
         self.after_push: Callable[[], None] = lambda: None
+        self.hooks: list[tuple[re.Pattern[str], Callable[[], object]]] = []
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self._over = threading.Event()
 
@@ -150,6 +151,9 @@ class ForgeHttp(GitServer):
             self._send(handler, Reply(fault.kind, fault.body, fault.headers))
             return
         with self.lock:
+            for hook in [hook for hook in self.hooks if hook[0].search(f"{call.method} {prefix}{call.path}")]:
+                self.hooks.remove(hook)
+                hook[1]()
             try:
                 reply = self.handle(call)
             except Refused as refused:

@@ -87,6 +87,13 @@ async def test_opening_again_keeps_reviewers_that_people_chose(gitlab: GitLab) -
     assert sorted(gitlab.only().reviewers) == ["alice", "bob"]
 
 
+async def test_a_request_out_of_a_fork_is_not_ours(gitlab: GitLab) -> None:
+    async with client_of(gitlab) as client:
+        await opened(gitlab, client)
+        gitlab.only().fork = True
+        assert await client.find(BRANCH, "main") is None
+
+
 async def test_the_limit_of_gitlab(gitlab: GitLab) -> None:
     gitlab.limit(33)
     async with client_of(gitlab) as client:
