@@ -487,3 +487,17 @@ async def test_a_branch_that_is_not_protected_any_more_is_pushed_to_again(team: 
     assert states(done) == ["Superseded"]
     assert status(done).push_refused_time is None
     assert not team.forge.opened()
+
+
+@only_github
+async def test_without_its_secret_nothing_is_closed_and_pushes_go_on(team: Team) -> None:
+    team.propose()
+    team.release("web", "1.1.0")
+    await team.once()
+    team.world.withdraw(secret("forge", {}))
+    team.world.declare(automation("fleet", "fleet"))
+    done = await team.once()
+    assert ready(done)[0] == "True"
+    assert "web:1.1.0" in team.file("web")
+    assert states(done) == ["Superseded"]
+    assert status(done).observed_forge is None
