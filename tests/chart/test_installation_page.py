@@ -66,7 +66,7 @@ def test_every_command_works_in_its_order(fresh_plane: ControlPlane, helm: Helm,
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         assert "Warning" not in done.stderr, f"{text}\n{done.stderr}"
         ran += len([line for line in text.splitlines() if line])
-    assert ran == 40
+    assert ran == 41
 
     api = fresh_plane.api
     assert [d["metadata"]["name"] for d in api.list("apps/v1", "Deployment")] == sorted(CONTROLLERS)

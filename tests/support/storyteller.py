@@ -222,13 +222,18 @@ class Storyteller:
 Place = tuple[str, Key]
 
 
+LONG = 600.0
+"""Seconds to the next pass of something that waits for people."""
+
+
 def restless(running: Running) -> set[Place]:
-    """Objects whose last pass did not end well and that are tried again by time."""
+    """Objects whose last pass did not end well and that are tried again soon by time."""
     return {
         (controller.kind, key)
         for controller in running.service.controllers
         for key, outcome in controller.outcomes.items()
         if isinstance(outcome, Pending) or not isinstance(outcome, Success | Stalled)
+        if (getattr(outcome, "after", None) or 0.0) < LONG
     }
 
 
