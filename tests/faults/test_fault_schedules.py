@@ -12,6 +12,7 @@ SEED, RUNS = 20, 100
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_hundred_random_schedules() -> None:
     tally = Tally()
     for result in carry_out([draw(SEED, index) for index in range(RUNS)]):

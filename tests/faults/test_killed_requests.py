@@ -13,7 +13,7 @@ from tests.faults.points import REQUEST_POINTS, Stop, When
 from tests.support.forges import PROVIDERS, fake_forge
 from tests.support.lab import Lab, automation, git_repository, image_policy, image_repository, lab, marked, secret
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def once(world: Lab, number: int, stop: Stop | None) -> Start:

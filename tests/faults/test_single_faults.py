@@ -10,7 +10,7 @@ from tests.faults.schedule import DAY, Delete, Fill, Human, Push, Schedule, Star
 from tests.faults.servers import GIT_FAULTS, REGISTRY_FAULTS
 from tests.faults.world import Result
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test waits for all worlds
 
 USED = (Start(), Push(0, "1.1.0"))
 """A service that has worked, and something new to do."""
