@@ -27,6 +27,11 @@ from tests.support.lab import (
 HEAD = "imagebot/apps/fleet"
 
 
+only_github = pytest.mark.parametrize("team", ["github"], indirect=True)
+only_gitlab = pytest.mark.parametrize("team", ["gitlab"], indirect=True)
+only_gitea = pytest.mark.parametrize("team", ["gitea"], indirect=True)
+
+
 class Team:
     """A repository on a forge, three images in it, and an automation that proposes."""
 
@@ -125,6 +130,7 @@ async def test_a_change_is_proposed_once(team: Team) -> None:
     assert len(team.forge.requests) == 1
 
 
+@only_gitlab
 async def test_a_second_image_and_a_moved_base_renew_the_branch_in_place(team: Team) -> None:
     team.propose()
     team.release("web", "1.1.0")
@@ -269,6 +275,7 @@ async def test_other_settings_supersede_requests(team: Team) -> None:
     assert status(done).observed_forge is None
 
 
+@only_gitea
 async def test_requests_beyond_the_limit_wait_for_room(team: Team) -> None:
     team.propose(groupBy="policy", maxOpen=1)
     for name in team.images:
@@ -339,6 +346,7 @@ async def test_a_failure_between_push_and_request_opens_no_second_one(team: Team
     assert len(team.forge.requests) == 1
 
 
+@only_gitlab
 async def test_a_rate_limit_and_refused_credentials_are_told(team: Team) -> None:
     team.propose()
     team.release("web", "1.1.0")
@@ -351,9 +359,6 @@ async def test_a_rate_limit_and_refused_credentials_are_told(team: Team) -> None
     assert ready(done)[:2] == ("False", "PullRequestFailed")
     assert "wrong-token" not in ready(done)[2]
     assert team.forge.repository.head() is not None
-
-
-only_github = pytest.mark.parametrize("team", ["github"], indirect=True)
 
 
 @only_github
