@@ -59,8 +59,7 @@ class ImageHoldSpec(CommonSpec):
     digests: Annotated[list[Digest], Field(max_length=MAX_NAMED)] | None = None
     """Digests that are rejected or pinned, under whatever tag."""
     fallback: Annotated[str, Field(max_length=128)] | None = None
-    """With Reject: the tag that was gone back to. It is chosen, if it is in the list, until a tag ranks before all that is
-    rejected; where it is empty or cannot be chosen, nothing is until then, and what stands in Git stays as it is."""
+    """With Reject: the tag that was gone back to; nothing else is chosen until a tag ranks before all that is rejected."""
     reason: Annotated[str, Field(max_length=1024)] | None = None
     """Why, for people: shown wherever the hold has an effect."""
     expires_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
