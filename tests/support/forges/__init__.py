@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.forges.base import BOT, FakeForge, FakeRequest
 from tests.support.forges.gitea import Gitea
 from tests.support.forges.github import GitHub
 from tests.support.forges.gitlab import GitLab
 from tests.support.forges.history import MergeRefused
+from tests.support.forges.interface import BOT, FakeForge, FakeRequest
 
 PROVIDERS = ("github", "gitlab", "gitea")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from reconcile.forges.open import OpenForge, Shared, open_forge
 from reconcile.ports.clock import SystemClock
 from reconcile.ports.forge import Forge, Request, Wanted
-from tests.support.forges.base import FakeForge
+from tests.support.forges.interface import FakeForge
 
 BRANCH = "imagebot/podinfo"
 WANTED = Wanted("Update podinfo", "| old | new |\n")

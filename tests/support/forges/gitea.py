@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from tests.support.forges import history
-from tests.support.forges.base import BOT, PEOPLE, TEAMS, FakeRequest, Forge, stamp
+from tests.support.forges.base import Forge, stamp
 from tests.support.forges.http import Call, Refused, Reply
+from tests.support.forges.interface import BOT, PEOPLE, TEAMS, FakeRequest
 
 _PREFIX = "WIP: "
 _NOT_FOUND = Reply(404, {"message": "The target couldn't be found.", "url": "https://docs.gitea.com/api", "errors": []})

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from tests.support.forges import history
-from tests.support.forges.base import BOT, PEOPLE, TEAMS, FakeRequest, Forge, stamp
+from tests.support.forges.base import Forge, stamp
 from tests.support.forges.github_app import App
 from tests.support.forges.github_graphql import GraphQL
 from tests.support.forges.http import Call, Refused, Reply
+from tests.support.forges.interface import BOT, PEOPLE, TEAMS, FakeRequest
 
 DOCS = "https://docs.github.com/rest"
 _NOT_FOUND = Reply(404, {"message": "Not Found", "documentation_url": DOCS, "status": "404"})

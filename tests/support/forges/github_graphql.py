@@ -10,8 +10,8 @@ from tests.support.forges.http import Call, Reply
 from tests.support.gitrepo import Blob
 
 if TYPE_CHECKING:
-    from tests.support.forges.base import FakeRequest
     from tests.support.forges.github import GitHub
+    from tests.support.forges.interface import FakeRequest
 
 _MUTATION = re.compile(
     r"\s*mutation\s*\((?P<variables>[^)]*)\)\s*\{\s*(?P<name>\w+)\s*\(input:\s*(?P<input>\$\w+|\{[^}]*\})\)\s*\{"

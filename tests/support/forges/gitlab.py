@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from tests.support.forges import history
-from tests.support.forges.base import BOT, PEOPLE, FakeRequest, Forge, stamp
+from tests.support.forges.base import Forge, stamp
 from tests.support.forges.http import Call, Refused, Reply
+from tests.support.forges.interface import BOT, PEOPLE, FakeRequest
 
 _PREFIX = "Draft: "
 _IDS = {name: 10 + index for index, name in enumerate((BOT, *PEOPLE))}
