@@ -88,33 +88,38 @@ async def test_what_to_check_out(world: Street, field: str) -> None:
     assert len(bare.log()) == 1
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "--upload-pack=touch pwned",
-        "ext::sh -c touch% pwned",
-        "file:///{root}/git/app.git",
-        "/{root}/git/app.git",
-        "fd::17",
-        "git://127.0.0.1/app.git",
-        "ssh://-oProxyCommand=touch${IFS}pwned/app.git",
-        "ssh://-oProxyCommand=touch${IFS}pwned@127.0.0.1/app.git",
-        "ssh://%2doProxyCommand=touch@127.0.0.1/app.git",
-        "ssh://127.0.0.1:-1/app.git",
-        "git@127.0.0.1:app.git",
-        "http://127.0.0.1:1/app.git\nx",
-        "http::http://127.0.0.1/app.git",
-        "HTTP+ext://127.0.0.1/app.git",
-    ],
-)
-async def test_addresses_of_repositories(world: Street, url: str) -> None:
+URLS = [
+    "--upload-pack=touch pwned",
+    "ext::sh -c touch% pwned",
+    "file:///{root}/git/app.git",
+    "/{root}/git/app.git",
+    "fd::17",
+    "git://127.0.0.1/app.git",
+    "ssh://-oProxyCommand=touch${IFS}pwned/app.git",
+    "ssh://-oProxyCommand=touch${IFS}pwned@127.0.0.1/app.git",
+    "ssh://%2doProxyCommand=touch@127.0.0.1/app.git",
+    "ssh://127.0.0.1:-1/app.git",
+    "git@127.0.0.1:app.git",
+    "http://127.0.0.1:1/app.git\nx",
+    "http::http://127.0.0.1/app.git",
+    "HTTP+ext://127.0.0.1/app.git",
+]
+
+
+async def test_addresses_of_repositories(world: Street) -> None:
+    """Each is refused, by its condition or with the file named as an API server would refuse it."""
     bare = world.files({})
+    world.withdraw(automation("web", "web"))
     key = asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode()
-    world.declare(
-        git_repository("web", url.replace("{root}", str(world.root)), **({"secretRef": {"name": "ssh"}} if "ssh" in url else {})),
-        secret("ssh", {"identity": key, "known_hosts": "127.0.0.1 ssh-ed25519 AAAA"}),
-    )
-    assert await refused(world)
+    world.declare(secret("ssh", {"identity": key, "known_hosts": "127.0.0.1 ssh-ed25519 AAAA"}))
+    for number, url in enumerate(URLS):
+        login = {"secretRef": {"name": "ssh"}} if "ssh" in url else {}
+        world.declare(git_repository(f"r{number}", url.replace("{root}", str(world.root)), **login))
+        world.declare(automation(f"r{number}", f"r{number}"))
+    done = await world.once()
+    for number, url in enumerate(URLS):
+        status, reason, message = done.ready(UPDATE, f"r{number}")
+        assert (status, reason in {"SourceManagerFailed", "GitOperationFailed"}, bool(message)) == ("False", True, True), url
     assert len(bare.log()) == 1
 
 

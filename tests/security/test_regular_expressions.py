@@ -11,6 +11,7 @@ import pkgutil
 import re
 import resource
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import orjson
@@ -18,7 +19,7 @@ import pytest
 
 from tests.support.lab import automation, image_policy, image_repository
 from tests.support.neighbours import Street, street
-from tests.support.registry import BareServer, Exchange
+from tests.support.registry import BareServer, Exchange, Handler
 
 EVIL = ["(a+)+$", "(a|aa)+$", "(a|a?)+$", "(.*a){25}$", "^(([a-z])+.)+[A-Z]([a-z])+$", "(?:a*)*b", "((a{0,100}){0,10})$"]
 LONG = "a" * 120
@@ -63,52 +64,58 @@ async def test_patterns_that_are_too_large_are_refused_with_words(world: Street,
         assert done.problems[0].message
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        ">=" + "1" * 5000,
-        "1.0.0 " + "|| " * 20_000,
-        ">" * 50_000,
-        " " * 50_000 + "!",
-        "1.0.0-" + "a." * 20_000,
-        "~" * 9 + "v" * 50_000,
-    ],
-)
-async def test_ranges_of_versions_that_are_long(world: Street, text: str) -> None:
+RANGES = [
+    ">=" + "1" * 5000,
+    "1.0.0 " + "|| " * 20_000,
+    ">" * 50_000,
+    " " * 50_000 + "!",
+    "1.0.0-" + "a." * 20_000,
+    "~" * 9 + "v" * 50_000,
+]
+
+
+async def test_ranges_of_versions_that_are_long(world: Street) -> None:
     world.files({})
-    world.declare(image_policy("web", semver=text))
+    for number, text in enumerate(RANGES):
+        world.declare(image_policy(f"r{number}", repository="web", semver=text))
     done = await world.once()
-    if ("ImagePolicy", "apps/web") in done.objects:
-        status, _, message = done.ready("ImagePolicy", "web")
-        assert (status, len(message) < 20_000) == ("False", True)
-    else:
-        assert done.problems[0].message
+    for number in range(len(RANGES)):
+        status, _, message = done.ready("ImagePolicy", f"r{number}")
+        assert (status, len(message) < 60_000) == ("False", True)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("WWW_Authenticate", 'Bearer realm="x"' + " " * 90_000 + "!"),
-        ("WWW_Authenticate", "Basic " + "\t" * 60_000 + "="),
-        ("WWW_Authenticate", "Bearer " + 'a="' * 20_000),
-        ("Link", "<" * 60_000),
-        ("Link", '</v2/x>; a="' + '",' * 30_000),
-        ("Link", "</v2/x>" + " ;" * 30_000 + "!"),
-        ("Retry_After", "9" * 60_000),
-        ("Content_Type", "application/" + " ;" * 30_000),
-    ],
-)
-async def test_headers_of_a_registry_that_are_long(world: Street, name: str, value: str) -> None:
-    """They come before any login, from whoever answers at the address."""
+HEADERS = [
+    ("WWW_Authenticate", 'Bearer realm="x"' + " " * 90_000 + "!"),
+    ("WWW_Authenticate", "Basic " + "\t" * 60_000 + "="),
+    ("WWW_Authenticate", "Bearer " + 'a="' * 20_000),
+    ("Link", "<" * 60_000),
+    ("Link", '</v2/x>; a="' + '",' * 30_000),
+    ("Link", "</v2/x>" + " ;" * 30_000 + "!"),
+    ("Retry_After", "9" * 60_000),
+    ("Content_Type", "application/" + " ;" * 30_000),
+]
+
+
+def _showing(name: str, value: str) -> Handler:
     status = {"WWW_Authenticate": "401 Unauthorized", "Retry_After": "429 Too Many Requests"}.get(name, "200 OK")
 
     async def handler(exchange: Exchange) -> None:
         await exchange.answer(status, orjson.dumps({"tags": ["1.0.0"]}), **{name: value})
 
-    async with BareServer(handler) as server:
-        world.declare(image_repository("bad", f"{server.host}/acme/app"))
+    return handler
+
+
+async def test_headers_of_a_registry_that_are_long(world: Street) -> None:
+    """They come before any login, from whoever answers at the address."""
+    async with AsyncExitStack() as stack:
+        for number, (name, value) in enumerate(HEADERS):
+            server = await stack.enter_async_context(BareServer(_showing(name, value)))
+            world.declare(image_repository(f"bad{number}", f"{server.host}/acme/app"))
         done = await world.once()
-    assert len(done.ready("ImageRepository", "bad")[2]) < 20_000
+    for number in range(len(HEADERS)):
+        status, _, message = done.ready("ImageRepository", f"bad{number}")
+        assert status in {"True", "False"}
+        assert len(message) < 20_000
 
 
 # --- the service's own patterns
