@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -184,8 +185,8 @@ def test_names_are_never_too_long_and_never_the_same() -> None:
 def test_a_hold_that_has_expired_is_not_in_force() -> None:
     hold = held("1.5.0", "1.4.0")
     assert in_force(hold, datetime(2026, 1, 1, tzinfo=UTC))
-    hold.spec.__dict__["expires_at"] = "2025-01-01T00:00:00Z"
-    assert not in_force(hold, datetime(2026, 1, 1, tzinfo=UTC))
+    ended = hold.spec.model_copy(update={"expires_at": "2025-01-01T00:00:00Z"})
+    assert not in_force(replace(hold, spec=ended), datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_the_reason_is_one_bounded_line_without_secrets() -> None:
