@@ -26,7 +26,10 @@ async def world(tmp_path: Path) -> AsyncIterator[Lab]:
 
 
 class Human:
-    """Somebody who pushes a commit of their own every 100 ms until told to stop."""
+    """Somebody who pushes a commit of their own every 100 ms until told to stop, and slower when nobody stops them.
+
+    On a busy machine nobody else might ever get a turn.
+    """
 
     def __init__(self, bare: BareRepository, branch: str = "main") -> None:
         self.bare, self.branch, self.count = bare, branch, 0
@@ -40,7 +43,7 @@ class Human:
                     {f"human-{self.count}.txt": b"by hand\n"}, branch=self.branch, message=f"human {self.count}", force=False
                 )
                 self.count += 1
-            self._stop.wait(0.1)
+            self._stop.wait(0.1 * 2 ** (self.count // 20))
 
     def __enter__(self) -> Self:
         self._thread.start()
