@@ -41,7 +41,7 @@ transaction, `credentials` between the files that one git process is given and t
 is a key to sign with, while the key and its passphrase are on disk."""
 
 REQUEST_POINTS: dict[str, str] = {
-    "request noted": "imagebot.bot.requests.run:_Pass._note",
+    "request noted": "imagebot.bot.requests.passing:Pass._note",
     "request pushed": "imagebot.bot.requests.act:Doer._push",
     "request opened": "imagebot.bot.requests.act:Doer._open",
 }
