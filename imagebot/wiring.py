@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from imagebot.api import AUTOMATION, IMAGE_POLICY, IMAGE_REPOSITORY, IMAGE_UPDATE_AUTOMATION, REFLECTOR
 from imagebot.bot.controller import ImageUpdateAutomationReconciler
@@ -12,6 +12,7 @@ from imagebot.bot.source import Sources
 from imagebot.bot.traces import Pushes
 from imagebot.cli import commands
 from imagebot.hints.desk import Desk, Sinks
+from imagebot.hints.passing import note_address, passing_on
 from imagebot.hints.server import OPTION, address_in, is_asked, listening
 from imagebot.holds import IMAGE_HOLD
 from imagebot.policy.controller import ImagePolicyController, ImagePolicyReconciler
@@ -19,7 +20,7 @@ from imagebot.scan.access import Access
 from imagebot.scan.cache import TagStore
 from imagebot.scan.controller import ImageRepositoryReconciler
 from reconcile.api.source import GIT_REPOSITORY
-from reconcile.app import Core, Registry
+from reconcile.app import Core, Registry, Standby
 from reconcile.registry.pool import ClientPool
 from reconcile.runtime.controller import Controller
 from reconcile.sources.git_logins import default_logins
@@ -34,6 +35,7 @@ def register(registry: Registry) -> None:
     for info in KINDS:
         registry.scheme.register(info)
     registry.factories["image"] = controllers
+    registry.standbys["image"] = standing_by
     registry.reads["image"] = [info.kind for info in (GIT_REPOSITORY, *KINDS)]
     registry.commands.extend(commands)
     registry.run_options.append(OPTION)
@@ -98,10 +100,16 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
         updates.notes.append(pushes.note)
         core.bus.lookup = pushes.traces
         try:
-            async with listening(desk, core.metrics, address_in(settings.packages)):
+            address = address_in(settings.packages)
+            async with listening(desk, core.metrics, address, lambda url: note_address(core.note, address, url)):
                 yield [scans, policies, updates]
         finally:
             await update.close()
+
+
+def standing_by(standby: Standby) -> AbstractAsyncContextManager[object]:
+    """What is done while another process leads: hints are passed on to it."""
+    return passing_on(address_in(standby.settings.packages), standby.metrics, standby.noted)
 
 
 async def _quiet(*controllers: Controller) -> None:

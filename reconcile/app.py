@@ -49,6 +49,10 @@ def free() -> None:
     """The fence of a process that is alone: nothing stands in the way."""
 
 
+def untold(name: str, text: str) -> None:
+    """The notes of a process that is alone: nobody reads them."""
+
+
 Remote = Callable[[str], Awaitable[Cluster]]
 """From a kubeconfig to its cluster, with what the installation lets a kubeconfig do; raises Invalid."""
 
@@ -72,6 +76,8 @@ class Core:
     """Whether there is no cluster."""
     fence: Callable[[], None] = free
     """Raises when we may not change anything: somebody else leads. Asked right before a push."""
+    note: Callable[[str, str], None] = untold
+    """Leaves a note, name and text, for the processes that stand by while we lead."""
     objects: Objects | None = None
     """Anybody's objects; None where there is no cluster."""
     api: Callable[[str], Awaitable[Object]] | None = None
@@ -91,6 +97,21 @@ class Core:
 ControllerFactory = Callable[[Core], AbstractAsyncContextManager[Sequence[KeyedLoop]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """What a package has while this process waits to lead."""
+
+    clock: Clock
+    metrics: Metrics
+    settings: Settings
+    noted: Callable[[str], str | None]
+    """What the process that leads has noted under a name, None when it has not or nobody leads."""
+
+
+StandbyFactory = Callable[[Standby], AbstractAsyncContextManager[object]]
+"""Something that a package does while it waits; it ends before the controllers begin."""
+
+
 @dataclass
 class Registry:
     """What packages bring: kinds, controllers, commands, options."""
@@ -98,6 +119,8 @@ class Registry:
     scheme: Scheme = field(default_factory=Scheme)
     factories: dict[str, ControllerFactory] = field(default_factory=dict)
     """Groups of controllers by name (`image`)."""
+    standbys: dict[str, StandbyFactory] = field(default_factory=dict)
+    """What groups of controllers do while another process leads; most do nothing."""
     reads: dict[str, Sequence[str]] = field(default_factory=dict)
     """Kinds of ours that a group of controllers reads; a group that is not in here may read all of them."""
     commands: list[Any] = field(default_factory=list)

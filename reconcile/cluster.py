@@ -18,7 +18,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from reconcile.api.selectors import compile_selector, parse_selector
-from reconcile.app import Core, Registry, free, git_mirrors
+from reconcile.app import Core, Registry, Standby, free, git_mirrors, untold
 from reconcile.artifact.storage import Storage
 from reconcile.kube.client import Client
 from reconcile.kube.cluster import KubeCluster
@@ -183,12 +183,18 @@ class ClusterService:
             return
         gauge = self._leading.labels(self._lease.name)
         gauge.set(0)
-        async with self._lease.hold():
-            gauge.set(1)
-            try:
-                await self._work()
-            finally:
-                gauge.set(0)
+        async with AsyncExitStack() as waiting:
+            standby = Standby(self._clock, self.metrics, self._settings, self._lease.noted)
+            for name, factory in self._registry.standbys.items():
+                if not self._cluster.groups or name in self._cluster.groups:
+                    await waiting.enter_async_context(factory(standby))
+            async with self._lease.hold():
+                gauge.set(1)
+                try:
+                    await waiting.aclose()
+                    await self._work()
+                finally:
+                    gauge.set(0)
 
     async def _work(self) -> None:
         settings, schedule = self._settings, Schedule(self._clock)
@@ -229,6 +235,7 @@ class ClusterService:
             Bus(),
             local=False,
             fence=self._lease.require if self._lease is not None else free,
+            note=self._lease.note if self._lease is not None else untold,
             objects=self._objects,
             api=self._api,
             mesh_objects=self._mesh,

@@ -1,18 +1,19 @@
 """The web server of hints: small bodies, a short wait, few at once, answers at once; the work is done by the controllers.
 
-It has an address of its own, so that whatever strangers send there cannot keep probes and metrics from being answered. Like the
-server of artifacts it runs where the controllers run: a process that stands by for a leader does not listen.
+It has an address of its own, so that whatever strangers send there cannot keep probes and metrics from being answered. It runs
+where the controllers run; a process that stands by passes on what it gets (`imagebot.hints.passing`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import click
+from prometheus_client import Counter as Counts
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -55,13 +56,29 @@ def is_asked(values: Mapping[str, Any]) -> bool:
     return bool(values.get("hints_addr", True))
 
 
-class _Refused(Exception):
-    """A delivery is not taken; `outcome` is for the metric."""
+class Refused(Exception):
+    """A delivery is not taken.
 
-    def __init__(self, status: int, outcome: str) -> None:
+    Args:
+        status: of the answer.
+        outcome: for the metric.
+        again: seconds after which a sender may try again what was refused with 503.
+    """
+
+    def __init__(self, status: int, outcome: str, again: int = 1) -> None:
         super().__init__(outcome)
         self.status = status
         self.outcome = outcome
+        self.again = again
+
+    def response(self) -> Response:
+        """The answer, which has no text."""
+        return Response(status_code=self.status, headers={"Retry-After": str(self.again)} if self.status == 503 else None)
+
+
+def counter(metrics: Metrics) -> Counts:
+    """The counter of hints, by type and outcome."""
+    return metrics.counter("imagebot_hints_total", "Hints of registries by what came of them.", "type", "outcome")
 
 
 class Receiver:
@@ -73,8 +90,7 @@ class Receiver:
 
     def __init__(self, desk: Desk, metrics: Metrics) -> None:
         self._desk = desk
-        text = "Hints of registries by what came of them."
-        self._counts = metrics.counter("imagebot_hints_total", text, "type", "outcome")
+        self._counts = counter(metrics)
         self._reading: Counter[Key] = Counter()
 
     def routes(self) -> list[Route]:
@@ -93,27 +109,27 @@ class Receiver:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         try:
             outcome = await self._taken(entry, headers, request)
-        except _Refused as refused:
+        except Refused as refused:
             self._counts.labels(entry.kind, refused.outcome).inc()
-            return Response(status_code=refused.status, headers={"Retry-After": "1"} if refused.status == 503 else None)
+            return refused.response()
         self._counts.labels(entry.kind, outcome).inc()
         return Response(status_code=202)
 
     async def _taken(self, entry: Entry, headers: Mapping[str, str], request: Request) -> str:
         with self._place(entry.key):
-            body = await _body(request)
+            body = await body_of(request)
         reason = refusal(entry.kind, entry.token, headers, body)
         if reason is not None:
-            raise _Refused(401, reason)
+            raise Refused(401, reason)
         try:
             return await self._desk.take(entry, headers, body)
         except Unreadable:
-            raise _Refused(400, "unreadable") from None
+            raise Refused(400, "unreadable") from None
 
     @contextmanager
     def _place(self, key: Key) -> Iterator[None]:
         if self._reading.total() >= AT_ONCE or self._reading[key] >= AT_ONCE_EACH:
-            raise _Refused(503, "busy")
+            raise Refused(503, "busy")
         self._reading[key] += 1
         try:
             yield
@@ -123,28 +139,34 @@ class Receiver:
                 del self._reading[key]
 
 
-async def _body(request: Request) -> bytes:
+async def body_of(request: Request) -> bytes:
+    """The body of a delivery; raises Refused when it is too large, too slow, or does not come to its end."""
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()) or len(length) > 9 or int(length) > MAX_BODY:
-        raise _Refused(413, "large")
+        raise Refused(413, "large")
     parts, size = [], 0
     try:
         async with asyncio.timeout(PATIENCE):
             async for part in request.stream():
                 size += len(part)
                 if size > MAX_BODY:
-                    raise _Refused(413, "large")
+                    raise Refused(413, "large")
                 parts.append(part)
     except TimeoutError:
-        raise _Refused(408, "slow") from None
+        raise Refused(408, "slow") from None
     except ClientDisconnect:
-        raise _Refused(400, "broken") from None
+        raise Refused(400, "broken") from None
     return b"".join(parts)
 
 
 @asynccontextmanager
-async def listening(desk: Desk, metrics: Metrics, address: str) -> AsyncIterator[None]:
-    """Take hints on `address` while inside; nowhere when it is empty. Raises Invalid when it cannot be listened on."""
+async def listening(
+    desk: Desk, metrics: Metrics, address: str, listens: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[None]:
+    """Take hints on `address` while inside; nowhere when it is empty. Raises Invalid when it cannot be listened on.
+
+    `listens` is told the URL as soon as it answers.
+    """
     if not address:
         yield
         return
@@ -152,6 +174,7 @@ async def listening(desk: Desk, metrics: Metrics, address: str) -> AsyncIterator
     app.router.redirect_slashes = False  # every path but one is answered alike
     async with serving(app, address) as url:
         desk.url = url
+        listens(url)
         log.info("listening for hints", address=url)
         try:
             yield

@@ -7,6 +7,9 @@ they have seen the same Lease for `duration` seconds. The difference is the time
 Two things are stricter. A process that was frozen (SIGSTOP, a suspended machine) and wakes up may run on for a moment before it
 is cancelled: so every write asks `require` first, which reads the clock. And the lease never outlives the work: it is renewed
 only inside `hold()`, which owns the renewing task and gives the lease back on every path out.
+
+The holder can leave notes for those that wait: annotations, which go with its renewals and are read with the looks that those who
+wait take anyway, so that they cost no request. They are as old as two retry periods at most, and vanish with their holder's turn.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +38,8 @@ log = get_logger("leader-election")
 
 LEASE_NAME = "imagebot-leader-election"
 MANAGER = "imagebot"
+NOTES = "imagebot.dev/"
+"""Prefix of the annotations that are a holder's notes."""
 RELEASE_TIMEOUT = 5.0
 """Seconds that giving the lease back may take."""
 REQUEST_TIMEOUT = 10.0
@@ -101,6 +106,8 @@ class KubeLease:
         self._until = -math.inf
         self._lease: Object = {}
         self._seen: tuple[Any, float] = (None, -math.inf)
+        self._notes: dict[str, str | None] = {}
+        self._others: dict[str, str] = {}
         self._problem = ""
 
     @property
@@ -112,6 +119,14 @@ class KubeLease:
         """Raise LeaseLost unless the lease is ours at this moment: the fence of a `Client`."""
         if not self.leading:
             raise LeaseLost(f"not the leader: the lease {self._target.namespace}/{self.name} is not held", "patch", self._target)
+
+    def note(self, name: str, text: str) -> None:
+        """Leave a note, `imagebot.dev/<name>`, for those that wait, with the next renewal; it is gone with our turn."""
+        self._notes[NOTES + name] = text
+
+    def noted(self, name: str) -> str | None:
+        """What the present leader has noted, as of our last look; None when it has not, when there is none and when it is us."""
+        return None if self.leading else self._others.get(NOTES + name)
 
     def hold(self) -> AbstractAsyncContextManager[None]:
         """Wait until the lease is ours, keep it while inside, give it back at the end; raises LeaseLost when it was lost."""
@@ -145,10 +160,16 @@ class KubeLease:
                 self._collection, body, manager=MANAGER, urgent=True, timeout=self._patience()
             )
         else:
-            if not self._free(found):
+            notes = {k: v for k, v in (found["metadata"].get("annotations") or {}).items() if k.startswith(NOTES)}
+            free = self._free(found)
+            self._others = {} if free else notes
+            if not free:
                 return False
             transitions = int((found.get("spec") or {}).get("leaseTransitions") or 0)
-            self._lease = await self._patch(found, self._spec(transitions + 1, taken=True))
+            # Those of who had it before, where nobody took them away.
+            old = dict.fromkeys(notes)
+            self._lease = await self._patch(found, self._spec(transitions + 1, taken=True), old)
+        self._notes = {}
         self._until = began + self.times.renew
         return self.leading
 
@@ -172,7 +193,7 @@ class KubeLease:
                 return
             began = self._now()
             try:
-                self._lease = await self._patch(self._lease, self._spec())
+                self._lease = await self._patch(self._lease, self._spec(), self._notes)
                 self._until, self._problem = began + self.times.renew, ""
             except Outdated:
                 if not await self._still_ours():
@@ -209,13 +230,13 @@ class KubeLease:
             log.info("gave the lease back", lease=self.name)
 
     async def _give_back(self) -> None:
-        spec = {**self._spec(), "holderIdentity": "", "leaseDurationSeconds": 1}
+        spec, notes = {**self._spec(), "holderIdentity": "", "leaseDurationSeconds": 1}, dict.fromkeys(self._notes)
         try:
-            await self._patch(self._lease, spec)
+            await self._patch(self._lease, spec, notes)
         except Outdated:
             # A renewal that was cut off may have been carried out.
             if await self._still_ours():
-                await self._patch(self._lease, spec)
+                await self._patch(self._lease, spec, notes)
 
     # --- requests
 
@@ -230,8 +251,11 @@ class KubeLease:
             spec["leaseTransitions"] = transitions
         return {**spec, "acquireTime": moment} if taken else spec
 
-    async def _patch(self, based_on: Object, spec: Object) -> Object:
-        patch = {"metadata": {"resourceVersion": based_on["metadata"]["resourceVersion"]}, "spec": spec}
+    async def _patch(self, based_on: Object, spec: Object, notes: Mapping[str, str | None]) -> Object:
+        metadata: Object = {"resourceVersion": based_on["metadata"]["resourceVersion"]}
+        if notes:
+            metadata["annotations"] = dict(notes)
+        patch = {"metadata": metadata, "spec": spec}
         return await self._client.merge_patch(self._target, patch, manager=MANAGER, urgent=True, timeout=self._patience())
 
     def _patience(self) -> float:

@@ -42,6 +42,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._declared: dict[str, Counter] = {}
         ProcessCollector(registry=self.registry)
         self.duration = Histogram(
             "gotk_reconcile_duration_seconds",
@@ -102,8 +103,10 @@ class Metrics:
         return Counter(name, text, labels, registry=self.registry)
 
     def counter(self, name: str, text: str, *labels: str) -> Counter:
-        """Declare a counter of a package."""
-        return self._counter(name, text, *labels)
+        """Declare a counter of a package; declared again, it is the same one."""
+        if name not in self._declared:
+            self._declared[name] = self._counter(name, text, *labels)
+        return self._declared[name]
 
     def gauge(self, name: str, text: str, *labels: str) -> Gauge:
         """Declare a gauge of a package."""

@@ -140,6 +140,53 @@ async def test_a_change_by_a_bystander_does_not_cost_the_lease(control_plane: Cl
         assert lease.leading
 
 
+def notes(cluster: Cluster, namespace: str) -> dict[str, str]:
+    found = cluster.api.get(LEASES, "Lease", "imagebot-leader-election", namespace)
+    return dict(found["metadata"].get("annotations") or {})
+
+
+async def test_a_note_is_read_by_those_that_wait_and_goes_with_its_holder(
+    own_control_plane: ControlPlane, client: Client, namespace: str
+) -> None:
+    one, two = lease_of(client, namespace, "one"), lease_of(client, namespace, "two")
+    async with one.hold():
+        waiting = asyncio.create_task(two.acquire())
+        await eventually(lambda: own_control_plane.audit.count(0, verb="get", resource="leases", namespace=namespace) > 2)
+        assert two.noted("door") is None
+        mark = own_control_plane.audit.mark()
+        one.note("door", "here")
+        await eventually(lambda: two.noted("door") == "here")
+        assert (one.noted("door"), two.noted("other")) == (None, None)
+        assert notes(own_control_plane, namespace) == {"imagebot.dev/door": "here"}
+        patch = {"metadata": {"annotations": {"somebody/else": "stays"}}}
+        own_control_plane.api.merge_patch(LEASES, "Lease", "imagebot-leader-election", patch, namespace)
+        before = spec(own_control_plane, namespace)["renewTime"]
+        await eventually(lambda: spec(own_control_plane, namespace)["renewTime"] > before)
+        # Renewals and looks, as before.
+        verbs = {r.verb for r in own_control_plane.audit.select(mark, user_agent="imagebot/", namespace=namespace)}
+        assert verbs == {"get", "patch"}
+    assert notes(own_control_plane, namespace) == {"somebody/else": "stays"}
+    await asyncio.wait_for(waiting, 10)
+    assert two.noted("door") is None
+    assert notes(own_control_plane, namespace) == {"somebody/else": "stays"}
+    await two.release()
+
+
+async def test_the_note_of_a_holder_that_died_is_taken_away_by_the_next(
+    control_plane: Cluster, client: Client, namespace: str
+) -> None:
+    one = lease_of(client, namespace, "one", SHORT)
+    await one.acquire()
+    one.note("door", "here")
+    keeping = asyncio.create_task(one.keep())
+    await eventually(lambda: notes(control_plane, namespace) == {"imagebot.dev/door": "here"})
+    keeping.cancel()
+    two = lease_of(client, namespace, "two", SHORT)
+    await asyncio.wait_for(two.acquire(), 60)
+    assert (two.noted("door"), notes(control_plane, namespace)) == (None, {})
+    await two.release()
+
+
 async def test_an_unreachable_server_ends_the_body_in_time(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
     async with proxied(control_plane.kubeconfig, tmp_path) as (proxy, config), open_client(config) as ours:
         lease = lease_of(ours, namespace, "one", SHORT)
