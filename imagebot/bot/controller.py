@@ -7,21 +7,21 @@ costs one `ls-remote`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from imagebot.api import ImagePolicy, ImageRef, ImageUpdateAutomation
+from imagebot.bot.failures import failures
 from imagebot.bot.gathering import Gathering, has_quiet_period
 from imagebot.bot.job import Job, brought
 from imagebot.bot.joint import due
-from imagebot.bot.proposal import Proposal
+from imagebot.bot.proposal import Top, top_of
 from imagebot.bot.quiet import message as waiting_message
 from imagebot.bot.quiet import shown
 from imagebot.bot.requests.run import Requests, pending
-from imagebot.bot.requests.settings import asked, base_of_request, settings_of
+from imagebot.bot.requests.settings import asked, settings_of
 from imagebot.bot.reverts import Reverts, Scene
 from imagebot.bot.source import Source, Sources, source_key
 from imagebot.bot.update import MarkerMemory, Update
@@ -30,8 +30,8 @@ from reconcile.api import conditions as cond
 from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.api.selectors import compile_selector
-from reconcile.errors import Failed, Invalid, ReasonedError, ReconcileError, Stalled
-from reconcile.git.errors import PushFailed, PushRejected, SigningFailed
+from reconcile.errors import Failed, Invalid, ReconcileError, Stalled
+from reconcile.git.errors import PushRejected
 from reconcile.git.mirror import Mirror
 from reconcile.git.mirrors import Mirrors
 from reconcile.git.tags import choose_version
@@ -105,7 +105,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
             return await self._run(run)  # it is tried here once more, and proposed instead
         if isinstance(done.result, Exception):
             _tell(run, done.job)
-            with _failures():
+            with failures():
                 raise done.result
         pushed = self._report(run, done.job, done.result)
         try:
@@ -143,7 +143,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
             return await self._requests.instead(run, source, mirror, job.refs, failure)
 
     async def _push(self, run: Run, job: Job) -> Success:
-        with _failures():
+        with failures():
             if has_quiet_period(run.resource) and not run.requested:
                 return await self._quietly(run, job)
             return self._report(run, job, await self._writers.write(job.mirror, job.source, job.build))
@@ -203,30 +203,27 @@ class ImageUpdateAutomationReconciler(Reconciler):
         await self._writers.close()
         await self._requests.close()
 
-    async def propose(self, resource: ImageUpdateAutomation, tops: Mapping[tuple[str, str], str]) -> Proposal:
-        """What a pass over the automation would commit now; nothing is pushed and no status is written.
+    async def rehearse(self, resource: ImageUpdateAutomation, tops: Mapping[Top, str]) -> tuple[Job, Ground]:
+        """The job of a pass over the automation now, for which nothing is pushed and no status is written, and its ground.
 
         Args:
             resource: The automation.
-            tops: By URL and branch, commits of other proposals that would be pushed there before.
+            tops: Commits of others that would be pushed before, by branch.
 
         Raises:
             Stalled: Only an edit mends it.
-            Failed: The source cannot be read, or nothing can be built on it.
+            Failed: The source cannot be read.
         """
         refs = await self._policies(resource)
         source, mirror, ground = await self.ground(resource, tops)
-        job = self._job(resource, refs, source, mirror, rehearsal=True)
-        with _failures():
-            built = await job.build(ground)
-        return Proposal(source, mirror, job.refs, ground, built, job.latest, base_of_request(resource, source), job.kept)
+        return self._job(resource, refs, source, mirror, rehearsal=True), ground
 
-    async def ground(self, resource: ImageUpdateAutomation, tops: Mapping[tuple[str, str], str]) -> tuple[Source, Mirror, Ground]:
-        """Where a pass over the automation would write now, and on top of what; see `propose`."""
+    async def ground(self, resource: ImageUpdateAutomation, tops: Mapping[Top, str]) -> tuple[Source, Mirror, Ground]:
+        """Where a pass over the automation would write now, and on top of what; see `rehearse`."""
         source = await self._find(resource)
         mirror = self._mirrors.mirror(source.url, source.credentials, source.timeout)
         request = settings_of(resource, source) if asked(resource) is not None else None
-        with _failures():
+        with failures():
             remote = await mirror.ls_remote()
             if request is not None and request.branch != request.base:
                 base = await mirror.resolve(Reference(branch=request.base), remote)
@@ -234,7 +231,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
                 return source, mirror, Ground(base, None, base.commit)
             checkout = await mirror.resolve(source.reference, remote, choose_version(source.reference.semver))
             head = remote.commit(f"refs/heads/{source.push_branch}")
-            top = tops.get((source.url, source.push_branch))
+            top = tops.get(top_of(source))
             if top is None:
                 await mirror.fetch(head or checkout.commit)
         return source, mirror, Ground(checkout, head, top or head or checkout.commit)
@@ -301,7 +298,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
         settled = ready is not None and ready.status == "True" and not run.new_generation and not run.requested
         if not settled or (status.observed_policies or {}) != refs or status.observed_source_revision is None:
             return False
-        with _failures():
+        with failures():
             remote = await mirror.ls_remote()
             if source.same_branch and source.refspec is None:
                 head = remote.commit(f"refs/heads/{source.push_branch}")
@@ -374,19 +371,6 @@ def _tell(run: Run, job: Job) -> None:
     for news in job.news:
         run.tell(*news)
     job.news.clear()
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Errors of Git with upstream's reason and words."""
-    try:
-        yield
-    except ReasonedError:
-        raise
-    except (PushFailed, SigningFailed) as error:
-        raise Failed("GitOperationFailed", f"failed to update source: {error}") from error
-    except ReconcileError as error:
-        raise Failed("GitOperationFailed", f"failed to checkout source: {error}") from error
 
 
 def _shape(source: Source) -> str:

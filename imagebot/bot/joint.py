@@ -40,6 +40,23 @@ class _Merged:
         return {path: tuple(found[line] for line in sorted(found)) for path, found in sorted(self.changes.items())}
 
 
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """A commit that several share.
+
+    Attributes:
+        members: who brought something to it, as places among the jobs.
+        base: what it is built on.
+        edits: what it changes there.
+        built: the commit, none where its edits change nothing after all.
+    """
+
+    members: tuple[int, ...]
+    base: str
+    edits: tuple[Edit, ...]
+    built: Built
+
+
 async def build_together(
     jobs: Sequence[Job], grounds: Sequence[Ground | Exception]
 ) -> tuple[str | None, list[Built | Exception]]:
@@ -53,11 +70,20 @@ async def build_together(
         The newest commit, none where there is none; and for each job its commit, which several may share, none where it changes
         nothing, or why it failed: what one cannot do does not concern the others.
     """
-    results: list[Built | Exception] = [each if isinstance(each, Exception) else Built(None) for each in grounds]
+    joints, failures = await join(jobs, grounds)
+    shared = {number: joint.built for joint in joints for number in joint.members}
+    newest = next((joint.built.commit for joint in reversed(joints) if joint.built.commit is not None), None)
+    return newest, [failures.get(number) or shared.get(number) or Built(None) for number in range(len(jobs))]
+
+
+async def join(jobs: Sequence[Job], grounds: Sequence[Ground | Exception]) -> tuple[list[Joint], dict[int, Exception]]:
+    """As `build_together`: the commits, each on top of the one before, and who failed, by place among the jobs."""
+    failures = {number: each for number, each in enumerate(grounds) if isinstance(each, Exception)}
     usable = {number: ground for number, ground in enumerate(grounds) if isinstance(ground, Ground)}
+    joints: list[Joint] = []
     if not usable:
-        return None, results
-    start = base = next(iter(usable.values())).base
+        return joints, failures
+    base = next(iter(usable.values())).base
     parties: dict[object, list[int]] = {}
     for number in usable:
         parties.setdefault(signature(jobs[number]), []).append(number)
@@ -67,17 +93,17 @@ async def build_together(
             try:
                 merged.add(number, await _part(jobs[number], replace(usable[number], base=base), merged))
             except Exception as error:  # noqa: BLE001 - handed to the one whose part it is
-                results[number] = error
+                failures[number] = error
         if not merged.members:
             continue
         try:
             built = await _commit([jobs[number] for number in merged.members], base, merged)
         except Exception as error:  # noqa: BLE001 - handed to those whose commit it is
-            results = [error if number in merged.members else each for number, each in enumerate(results)]
+            failures.update(dict.fromkeys(merged.members, error))
             continue
-        results = [built if number in merged.members else each for number, each in enumerate(results)]
+        joints.append(Joint(tuple(merged.members), base, tuple(merged.edits.values()), built))
         base = built.commit or base
-    return base if base != start else None, results
+    return joints, failures
 
 
 def signature(job: Job) -> tuple[object, ...]:

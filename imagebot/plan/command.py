@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from reconcile.runtime.logs import configure
 from reconcile.settings import LogSettings, Settings, parse_gates
 
 UNCHANGED, FAILED, CHANGES = 0, 1, 2
+
+WIDTH = 100
+"""Most characters of a line with names, where they are not longer."""
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -78,7 +82,7 @@ def as_data(made: Plan) -> dict[str, Any]:
 
 
 def _commit_data(commit: CommitPlan) -> dict[str, Any]:
-    data: dict[str, Any] = {"automation": str(commit.automation)}
+    data: dict[str, Any] = {"automation": str(commit.automation), "automations": [str(key) for key in commit.automations]}
     if commit.repository:
         data |= {"repository": commit.repository, "branch": commit.branch, "base": commit.base}
     if commit.request:
@@ -117,7 +121,8 @@ def print_plan(made: Plan) -> None:
 
 
 def _print_commit(commit: CommitPlan) -> None:
-    click.secho(f"ImageUpdateAutomation {commit.automation}", bold=True)
+    for line in _headed(commit):
+        click.secho(line, bold=True)
     if commit.repository:
         click.echo(f"  {clean(commit.repository)}, branch {clean(commit.branch)}, on {commit.base[:12]}")
     if commit.request and commit.message is not None:
@@ -140,6 +145,15 @@ def _print_commit(commit: CommitPlan) -> None:
         click.echo()
         for line in file.diff.removesuffix("\n").split("\n"):
             click.secho(_shown(line), fg=_COLOURS.get(line[:1]))
+
+
+def _headed(commit: CommitPlan) -> list[str]:
+    """Who commits; lines of their own for the names of many. Names have hyphens, at which no line is broken."""
+    names = ", ".join(str(key) for key in commit.automations)
+    if len(commit.automations) == 1:
+        return [f"ImageUpdateAutomation {names}"]
+    text = f"ImageUpdateAutomations {names}"
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _shown(line: str) -> str:

@@ -6,8 +6,9 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from imagebot.api import ImagePolicy, ImageUpdateAutomation, SkippedMarker
-from imagebot.bot.proposal import Proposal
+from imagebot.api import ImagePolicy, SkippedMarker
+from imagebot.bot.job import Job
+from imagebot.bot.proposal import Proposal, propose
 from imagebot.bot.update import as_text
 from imagebot.markers.files import is_candidate, update_root
 from imagebot.plan.diff import unified
@@ -42,10 +43,10 @@ class FilePlan:
 
 @dataclass(frozen=True, slots=True)
 class CommitPlan:
-    """What becomes of one automation.
+    """What becomes of one automation, or of several that share a commit.
 
     Attributes:
-        automation: its key.
+        automations: their keys, by name.
         repository: URL without credentials, empty when it is not known.
         branch: what would be pushed to.
         base: the commit that it is built on.
@@ -56,10 +57,10 @@ class CommitPlan:
         problem: why nothing can be said.
         note: why nothing is to be done, where that is no problem.
         request: branch that the commit would be proposed for by a pull request; empty: it would be pushed.
-        kept: policies whose markers stay as people set them, with the reason.
+        kept: policies whose markers stay as people set them, with the reason; with their namespace where there are several.
     """
 
-    automation: Key
+    automations: tuple[Key, ...]
     repository: str = ""
     branch: str = ""
     base: str = ""
@@ -71,6 +72,11 @@ class CommitPlan:
     note: str = ""
     request: str = ""
     kept: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def automation(self) -> Key:
+        """The first of them."""
+        return self.automations[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +99,13 @@ class Plan:
 
 
 async def make_plan(rehearsal: Rehearsal) -> Plan:
-    """Read what was chosen, and have every automation propose its commit, one on top of the other where they share a branch."""
+    """Read what was chosen, and what is proposed on it: commits in the order of the service, then who is suspended."""
     decisions = [await _decision(rehearsal, policy) for policy in await rehearsal.store.list("ImagePolicy")]
-    tops: dict[tuple[str, str], str] = {}
-    commits = [await _commit(rehearsal, automation, tops) for automation in await rehearsal.automations()]
+    automations = await rehearsal.automations()
+    proposals = await propose((each for each in automations if not each.spec.suspend), rehearsal.updater.rehearse)
+    commits = [await _commit(proposal) for proposal in proposals]
+    note = "suspended: nothing is done until it is resumed"
+    commits += [CommitPlan((each.key,), note=note) for each in automations if each.spec.suspend]
     problems = [str(problem) for problem in rehearsal.problems]
     problems += [f"{kind} {key}: {reason}: {text}" for (kind, key), (reason, text) in sorted(rehearsal.failures.items())]
     problems += [f"ImageUpdateAutomation {commit.automation}: {commit.problem}" for commit in commits if commit.problem]
@@ -136,30 +145,45 @@ def held_because(policy: ImagePolicy) -> str | None:
     return f"{held.reason}: {held.message}" if held is not None and held.status == "True" else None
 
 
-async def _commit(rehearsal: Rehearsal, automation: ImageUpdateAutomation, tops: dict[tuple[str, str], str]) -> CommitPlan:
-    key = automation.key
-    if automation.spec.suspend:
-        return CommitPlan(key, note="suspended: nothing is done until it is resumed")
+async def _commit(proposal: Proposal) -> CommitPlan:
+    keys = tuple(automation.key for automation in proposal.automations)
+    if proposal.error is not None:
+        return CommitPlan(keys, problem=f"{proposal.error.reason}: {proposal.error.message}")
+    source, built = proposal.jobs[0].source, proposal.built
     try:
-        proposal = await rehearsal.updater.propose(automation, tops)
         files = await _files(proposal)
     except ReasonedError as error:
-        return CommitPlan(key, problem=f"{error.reason}: {error.message}")
-    source, built = proposal.source, proposal.built
-    if built.commit is not None and not proposal.request:
-        tops[source.url, source.push_branch] = built.commit
+        return CommitPlan(keys, problem=f"{error.reason}: {error.message}")
     return CommitPlan(
-        key,
+        keys,
         repository=redact_url(source.url),
         branch=source.push_branch,
-        base=proposal.ground.base,
+        base=proposal.base,
         message=built.message if built.commit is not None else None,
         signed=source.signer is not None,
-        files=tuple(files) if built.commit is not None else (),
+        files=tuple(files),
         request=proposal.request,
-        kept=proposal.kept,
-        skipped=tuple(_whole(marker, update_root(automation.spec.update.path)) for marker in proposal.update.skipped),
+        kept=_kept(proposal.jobs),
+        skipped=_skipped(proposal.jobs),
     )
+
+
+def _kept(jobs: Sequence[Job]) -> dict[str, str]:
+    several = len({job.resource.key.namespace for job in jobs}) > 1
+    found: dict[str, str] = {}
+    for job in jobs:
+        for name, reason in job.kept.items():
+            found.setdefault(f"{job.resource.key.namespace}/{name}" if several else name, reason)
+    return found
+
+
+def _skipped(jobs: Sequence[Job]) -> tuple[SkippedMarker, ...]:
+    """Of all jobs, once each: automations may look at the same files."""
+    found: list[SkippedMarker] = []
+    for job in jobs:
+        root = update_root(job.resource.spec.update.path)
+        found += [whole for marker in job.latest.skipped if (whole := _whole(marker, root)) not in found]
+    return tuple(found)
 
 
 def _whole(marker: SkippedMarker, root: str) -> SkippedMarker:
@@ -169,10 +193,10 @@ def _whole(marker: SkippedMarker, root: str) -> SkippedMarker:
 
 
 async def _files(proposal: Proposal) -> Sequence[FilePlan]:
-    found = []
-    for edit in proposal.update.edits:
-        entries = await proposal.mirror.entries(proposal.ground.base, edit.path)
+    found, mirror = [], proposal.jobs[0].mirror
+    for edit in proposal.edits:
+        entries = await mirror.entries(proposal.base, edit.path)
         oids = [entry.oid for entry in entries if entry.path == edit.path]
-        before = (await proposal.mirror.read(oids))[oids[0]] if oids else b""
+        before = (await mirror.read(oids))[oids[0]] if oids else b""
         found.append(FilePlan(as_text(edit.path), unified(edit.path, before, edit.data)))
     return found

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.commands import program
-from tests.support.lab import Lab, automation, git_repository, image_policy, image_repository, lab, marked, secret
+from tests.support.lab import Lab, automation, eventually, git_repository, image_policy, image_repository, lab, marked, secret
 
+PATHS = "{{ .AutomationObject }}:{{ range $path, $_ := .Changed.FileChanges }} {{ $path }}{{ end }}"
 MESSAGE = "Update images\n\n{{ range .Changed.Changes }}{{ .OldValue }} -> {{ .NewValue }}\n{{ end }}"
 
 
@@ -91,6 +92,95 @@ async def test_automations_of_one_branch_build_on_each_other(world: Lab) -> None
     assert "commit" not in found["apps/api"]  # what the first one has done need not be done again
     assert found["apps/resting"]["note"].startswith("suspended")
     assert found["apps/api"]["base"] != found["apps/again"]["base"]
+    assert [item["automations"] for item in data["automations"]] == [["apps/again"], ["apps/api"], ["apps/web"], ["apps/resting"]]
+
+
+class Fleet:
+    """A repository with some folders of one image each, and an automation for each folder."""
+
+    def __init__(self, world: Lab, names: Sequence[str]) -> None:
+        self.world = world
+        images = {name: f"{name}-app" for name in names}
+        files = {f"{name}/app.yaml": marked(world.image(image), image, "0.9.0") for name, image in images.items()}
+        self.bare = world.repository("fleet.git", {**files, "none/readme.yaml": "about: nothing\n"})
+        world.declare(git_repository("fleet", world.url("fleet.git")))
+        for image in images.values():
+            world.registry.push_image(image, "1.0.0")
+            world.declare(image_repository(image, world.image(image)), image_policy(image))
+
+    def automation(self, name: str, quiet: str | None = "1h", path: str | None = None, **more: Any) -> None:
+        """Declare the automation of a folder."""
+        commit = {"messageTemplate": PATHS, **more.pop("commit", {}), **({"quietPeriod": quiet} if quiet else {})}
+        annotations = more.pop("annotations", {})
+        update = {"strategy": "Setters", "path": path or name}
+        body = automation(name, "fleet", commit=commit, update=update, interval="1000h", **more)
+        body["metadata"]["annotations"] = annotations
+        self.world.declare(body)
+
+    def commits(self) -> list[str]:
+        """The messages of the bot's commits, oldest first."""
+        log = self.bare.git("log", "--reverse", "--format=%s", "main").split("\n")
+        return [subject for subject in log if subject.startswith("apps/")]
+
+
+async def test_those_who_wait_together_are_one_entry_behind_those_who_do_not_wait(world: Lab) -> None:
+    fleet = Fleet(world, "abcdef")
+    for name in "acf":
+        fleet.automation(name)
+    fleet.automation("b", quiet=None)
+    fleet.automation("d", annotations={"reconcile.fluxcd.io/requestedAt": "now"})
+    fleet.automation("e", commit={"author": {"name": "other", "email": "other@example.com"}})
+    world.declare(automation("nothing", "fleet", commit={"quietPeriod": "1h"}, update={"strategy": "Setters", "path": "none"}))
+    data = await planned(world, 2)
+    found = [(item["automations"], item["commit"]["message"]) for item in data["automations"] if "commit" in item]
+    assert found == [
+        (["apps/b"], "apps/b: app.yaml"),
+        (["apps/d"], "apps/d: app.yaml"),
+        (["apps/a", "apps/c", "apps/f"], "apps/a: a/app.yaml c/app.yaml f/app.yaml"),
+        (["apps/e"], "apps/e: app.yaml"),
+    ]
+    together = next(item for item in data["automations"] if len(item["automations"]) > 1)
+    assert together["automation"] == "apps/a"
+    files = together["commit"]["files"]
+    assert [file["path"] for file in files] == ["a/app.yaml", "c/app.yaml", "f/app.yaml"]
+    assert all(file["diff"].count("\n+ ") == 1 for file in files)
+    bases = [item["base"] for item in data["automations"] if "commit" in item]
+    assert (bases[0], len(set(bases))) == (fleet.bare.head("main"), 4)
+    assert [item["automation"] for item in data["automations"] if "commit" not in item] == ["apps/nothing"]
+
+    _, out, _ = await plan(world)
+    assert out.count("\nImageUpdateAutomations apps/a, apps/c, apps/f\n") == 1
+    assert out.endswith("\n4 commits would be pushed, with 6 changed files\n")
+
+
+async def test_the_service_commits_what_was_planned(world: Lab) -> None:
+    fleet = Fleet(world, "abc")
+    fleet.automation("a", quiet=None)
+    for name in "bc":
+        fleet.automation(name, quiet="1s")
+    data = await planned(world, 2)
+    expected = [item["commit"]["message"] for item in data["automations"]]
+    async with world.start():
+        await eventually(lambda: len(fleet.commits()) == len(expected), "all commits")
+    assert expected == ["apps/a: app.yaml", "apps/b: b/app.yaml c/app.yaml"]
+    assert fleet.commits() == expected
+
+
+async def test_one_who_cannot_does_not_concern_those_who_wait_with_it(world: Lab) -> None:
+    fleet = Fleet(world, "abc")
+    fleet.automation("a", commit={"messageTemplate": "{{ .Nothing.There }}"})
+    for name in "bc":
+        fleet.automation(name)
+    fleet.automation("all", path="./", commit={"author": {"name": "late", "email": "late@example.com"}})
+    code, out, _ = await plan(world, "-o", "json")
+    data = json.loads(out)
+    assert code == 1
+    assert [item["automations"] for item in data["automations"]] == [["apps/all"], ["apps/a"], ["apps/b"], ["apps/c"]]
+    everything, failed, *others = data["automations"]
+    assert [file["path"] for file in everything["commit"]["files"]] == ["a/app.yaml", "b/app.yaml", "c/app.yaml"]
+    assert failed["problem"].startswith("GitOperationFailed: failed to update source: ")
+    assert data["problems"] == [f"ImageUpdateAutomation apps/a: {failed['problem']}"]
+    assert all("commit" not in item and "problem" not in item for item in others)
 
 
 async def test_what_cannot_be_done_is_a_problem_and_the_rest_is_still_planned(world: Lab) -> None:
