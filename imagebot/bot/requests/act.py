@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from imagebot.bot.job import Job
 from imagebot.bot.requests.body import Told, body_of, comment, title_of
-from imagebot.bot.requests.decide import MAX_IMAGES, Act, Decision, Do, Due
 from imagebot.bot.requests.look import Seen, read_commit
 from imagebot.bot.requests.ownership import parse_commit, same_content, with_trailer
+from imagebot.bot.requests.scene import MAX_IMAGES, Act, Decision, Do, Due
 from imagebot.bot.requests.settings import Settings
 from imagebot.bot.update import Update
 from imagebot.pullrequests import PullRequestStatus

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from imagebot.api import ImagePolicySpec, ImageRef
 from imagebot.bot.message import MessageError, RemovedField, render_message
-from imagebot.bot.requests.decide import Say
+from imagebot.bot.requests.scene import Say
 from imagebot.markers.changes import Changed, FileChange
 from reconcile.errors import Failed
 

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from imagebot.bot.requests.decide import Branch, is_live, is_over
 from imagebot.bot.requests.ownership import Commit, is_ours, parse_commit
+from imagebot.bot.requests.scene import Branch, is_live, is_over
 from imagebot.pullrequests import PullRequestStatus
 from reconcile.errors import NotFound
 from reconcile.git.mirror import Mirror

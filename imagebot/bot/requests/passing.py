@@ -11,8 +11,9 @@ from imagebot.api import ImageRef, ImageUpdateAutomation
 from imagebot.bot.job import Job, brought
 from imagebot.bot.requests.act import Deed, Doer, Group
 from imagebot.bot.requests.body import Told, changes_in, policies_of
-from imagebot.bot.requests.decide import Decision, Due, Scene, bounded, branch_of, decide, is_over
+from imagebot.bot.requests.decide import decide
 from imagebot.bot.requests.look import Seen, look
+from imagebot.bot.requests.scene import Decision, Due, Scene, bounded, branch_of, is_over
 from imagebot.bot.requests.settings import Settings
 from imagebot.bot.source import Source
 from imagebot.bot.update import Update

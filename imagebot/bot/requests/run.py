@@ -10,9 +10,9 @@ from imagebot.bot.job import Job
 from imagebot.bot.requests.access import Forges
 from imagebot.bot.requests.act import Merging
 from imagebot.bot.requests.body import rule_of
-from imagebot.bot.requests.decide import is_over
 from imagebot.bot.requests.look import Owners
 from imagebot.bot.requests.passing import UP_TO_DATE, Calm, Choices, Pass
+from imagebot.bot.requests.scene import is_over
 from imagebot.bot.requests.settings import asked, settings_of
 from imagebot.bot.source import Source
 from imagebot.bot.update import MarkerMemory

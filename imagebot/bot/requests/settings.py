@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imagebot.api import ImageUpdateAutomation
-from imagebot.bot.requests.decide import MAX_ENTRIES
+from imagebot.bot.requests.scene import MAX_ENTRIES
 from imagebot.bot.source import Source
 from imagebot.pullrequests import ForgeReference, PullRequestSpec
 from reconcile.errors import Invalid, Stalled

@@ -7,20 +7,8 @@ from typing import Any
 
 import pytest
 
-from imagebot.bot.requests.decide import (
-    MAX_ENTRIES,
-    Act,
-    Branch,
-    Decision,
-    Do,
-    Due,
-    Say,
-    Scene,
-    bounded,
-    branch_of,
-    decide,
-    declines,
-)
+from imagebot.bot.requests.decide import decide
+from imagebot.bot.requests.scene import MAX_ENTRIES, Act, Branch, Decision, Do, Due, Say, Scene, bounded, branch_of, declines
 from imagebot.pullrequests import PullRequestStatus
 from reconcile.ports.forge import Request, RequestState
 

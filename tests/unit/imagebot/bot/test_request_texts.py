@@ -9,8 +9,8 @@ import pytest
 
 from imagebot.api import ImagePolicySpec, ImageRef
 from imagebot.bot.requests.body import MAX_BODY, MAX_TITLE, Told, body_of, changes_in, code, comment, rule_of, title_of
-from imagebot.bot.requests.decide import Say
 from imagebot.bot.requests.ownership import Commit, is_ours, parse_commit, same_content, with_trailer
+from imagebot.bot.requests.scene import Say
 from imagebot.markers.changes import Change, Changed, FileChange, ObjectIdentity
 from reconcile.errors import Failed
 
