@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from canary.options import settings_from, workers
 from canary.settings import CanarySettings
+from imagebot.hints.passing import POD_IP
 from reconcile.app import load_packages
 from reconcile.cli.gitops_flags import apply_settings, storage_settings
 from reconcile.cli.service import run
@@ -297,6 +299,25 @@ def test_artifacts_are_fetched_from_who_has_them(helm: Helm) -> None:
         (policy,) = of_kind(objects, "NetworkPolicy")
         doors = [[p["port"] for p in rule["ports"]] for rule in policy["spec"]["ingress"]]
         assert doors == [["http-prom"], ["artifacts"], ["healthz"]]
+
+
+@pytest.mark.parametrize("sender", [None, {"ipBlock": {"cidr": "10.0.0.0/8"}}])
+def test_pods_that_stand_by_may_pass_hints_on(helm: Helm, sender: Object | None) -> None:
+    values = ["--set", "hints.enabled=true,networkPolicy.egress.restrict=true"]
+    values += ["--set-json", f"hints.from={json.dumps([sender])}"] if sender else []
+    objects = helm.objects(*values)
+    (deployment,) = of_kind(objects, "Deployment")
+    fields = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container(deployment)["env"]}
+    assert fields[POD_IP] == "status.podIP"
+    assert {"name": "hints", "containerPort": 9292, "protocol": "TCP"} in container(deployment)["ports"]
+    (policy,) = of_kind(objects, "NetworkPolicy")
+    ports = [{"port": "hints", "protocol": "TCP"}]
+    (door,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == ports]
+    (way,) = [rule for rule in policy["spec"]["egress"] if rule["ports"] == ports]
+    ours = {"podSelector": policy["spec"]["podSelector"]}
+    assert way["to"] == [ours]
+    assert door.get("from") == ([sender, ours] if sender else None)
+    assert POD_IP not in str(helm.objects())
 
 
 def bound(objects: list[Object], role: str) -> list[tuple[str, str | None]]:
