@@ -21,8 +21,10 @@ from imagebot.scan.cache import TagStore
 from imagebot.scan.controller import ImageRepositoryReconciler
 from reconcile.api.source import GIT_REPOSITORY
 from reconcile.app import Core, Registry, Standby
+from reconcile.forges.session import Observe
 from reconcile.registry.pool import ClientPool
 from reconcile.runtime.controller import Controller
+from reconcile.runtime.metrics import Metrics
 from reconcile.sources.git_logins import default_logins
 
 KINDS = (IMAGE_REPOSITORY, IMAGE_POLICY, IMAGE_UPDATE_AUTOMATION, IMAGE_HOLD)
@@ -86,6 +88,7 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
             fence=core.fence,
             bus=core.bus,
             mine=core.around.mine,
+            forge_requests=_counted(core.metrics),
         )
         updates = Controller(
             update,
@@ -105,6 +108,12 @@ async def controllers(core: Core) -> AsyncIterator[Sequence[Controller]]:
                 yield [scans, policies, updates]
         finally:
             await update.close()
+
+
+def _counted(metrics: Metrics) -> Observe:
+    text = "Requests to the APIs of forges by status code; error: there was no answer."
+    requests = metrics.counter("imagebot_forge_requests_total", text, "provider", "code")
+    return lambda provider, code: requests.labels(provider, code).inc()
 
 
 def standing_by(standby: Standby) -> AbstractAsyncContextManager[object]:

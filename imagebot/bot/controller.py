@@ -31,6 +31,7 @@ from reconcile.api.meta import Key
 from reconcile.api.resource import AnyResource
 from reconcile.api.selectors import compile_selector
 from reconcile.errors import Failed, Invalid, ReconcileError, Stalled
+from reconcile.forges.session import Observe
 from reconcile.git.errors import PushRejected
 from reconcile.git.mirror import Mirror
 from reconcile.git.mirrors import Mirrors
@@ -74,9 +75,10 @@ class ImageUpdateAutomationReconciler(Reconciler):
         fence: Callable[[], None],
         bus: Bus | None = None,
         mine: Callable[[AnyResource], bool] = lambda _: True,
+        forge_requests: Observe | None = None,
     ) -> None:
         """`settled` waits until choices that are under way are made; `fence` raises when nothing may be pushed; `bus` is told of
-        pushes; `mine` says which automations are ours to write for."""
+        pushes; `mine` says which automations are ours to write for; `forge_requests` is told of every request to a forge."""
         self._bus = bus or Bus()
         self._settled = settled
         self._store = store
@@ -86,7 +88,7 @@ class ImageUpdateAutomationReconciler(Reconciler):
         self._writers = Writers(fence)
         self.memory = MarkerMemory()
         self._reverts = Reverts(store, self.memory, clock)
-        self._requests = Requests(store, clock, self.memory, fence=fence, bus=self._bus)
+        self._requests = Requests(store, clock, self.memory, fence=fence, bus=self._bus, observe=forge_requests)
         self.dependants: Dependants[Key] = Dependants(source_key)
         """Automations by their GitRepository."""
         self.gathering = Gathering(store, self._writers, find=self._find, prepare=self._prepare, mine=mine)

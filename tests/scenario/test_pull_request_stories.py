@@ -14,6 +14,7 @@ from tests.support.forges import PROVIDERS, FakeForge, fake_forge
 from tests.support.lab import (
     Lab,
     Pass,
+    Running,
     automation,
     eventually,
     git_repository,
@@ -506,3 +507,23 @@ async def test_without_its_secret_nothing_is_closed_and_pushes_go_on(team: Team)
     assert "web:1.1.0" in team.file("web")
     assert states(done) == ["Superseded"]
     assert status(done).observed_forge is None
+
+
+def counted(running: Running) -> dict[tuple[str, str], int]:
+    """Requests to forges by provider and code, as the metric has them."""
+    families = running.service.metrics.registry.collect()
+    samples = next(family.samples for family in families if family.name == "imagebot_forge_requests")
+    return {(sample.labels["provider"], sample.labels["code"]): int(sample.value) for sample in samples}
+
+
+async def test_requests_to_the_forge_are_counted(team: Team) -> None:
+    team.propose()
+    team.release("web", "1.1.0")
+    async with team.world.start() as running:
+        await eventually(team.forge.opened, "the request")
+        await running.until_ready("ImageUpdateAutomation", "fleet", "repository up-to-date")
+        await running.service.manager.drained()
+        found = counted(running)
+        assert {provider for provider, _ in found} == {team.forge.provider}
+        assert found[team.forge.provider, "201"] == 1
+        assert sum(found.values()) == len(team.forge.log)

@@ -12,6 +12,7 @@ from imagebot.bot.source import Source
 from imagebot.pullrequests import ForgeReference
 from reconcile.api.meta import Key
 from reconcile.forges.open import OpenForge, Shared, open_forge
+from reconcile.forges.session import Observe
 from reconcile.net.proxy import make_proxy
 from reconcile.ports.clock import Clock
 from reconcile.ports.store import Store
@@ -28,9 +29,10 @@ class _Client:
 class Forges:
     """Gives out clients; those used longest ago are closed above `MAX_CLIENTS`."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, observe: Observe | None = None) -> None:
+        """`observe` is told of every request to a forge."""
         self._store = store
-        self._shared = Shared(clock)
+        self._shared = Shared(clock, observe)
         self._clients: OrderedDict[str, _Client] = OrderedDict()
 
     @asynccontextmanager

@@ -18,6 +18,7 @@ from imagebot.bot.source import Source
 from imagebot.bot.update import MarkerMemory
 from reconcile.api.meta import Key
 from reconcile.errors import Failed, Invalid, NotFound, ReasonedError, ReconcileError, Waiting
+from reconcile.forges.session import Observe
 from reconcile.git.errors import GitError, PushFailed, PushRejected, SigningFailed
 from reconcile.git.mirror import Mirror
 from reconcile.ports.clock import Clock, parse_timestamp
@@ -45,14 +46,24 @@ async def _never(run: Run, job: Job) -> Success | None:  # noqa: ARG001 - a defa
 class Requests:
     """The pull requests of all automations."""
 
-    def __init__(self, store: Store, clock: Clock, memory: MarkerMemory, *, fence: Callable[[], None], bus: Bus) -> None:
-        """`fence` is asked right before each change of the outside world, and raises when we may change nothing."""
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        memory: MarkerMemory,
+        *,
+        fence: Callable[[], None],
+        bus: Bus,
+        observe: Observe | None = None,
+    ) -> None:
+        """`fence` is asked right before each change of the outside world, and raises when we may change nothing; `observe` is
+        told of every request to a forge."""
         self._store = store
         self.clock = clock
         self.memory = memory
         self.fence = fence
         self.bus = bus
-        self._forges = Forges(store, clock)
+        self._forges = Forges(store, clock, observe)
         self.owners = Owners()
         self.calm: dict[Key, Calm] = {}
         self._merging: dict[Key, Merging] = {}
