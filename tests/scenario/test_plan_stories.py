@@ -183,6 +183,16 @@ async def test_one_who_cannot_does_not_concern_those_who_wait_with_it(world: Lab
     assert all("commit" not in item and "problem" not in item for item in others)
 
 
+async def test_a_joined_entry_has_each_marker_without_effect_once(world: Lab) -> None:
+    fleet = Fleet(world, "ab")
+    fleet.bare.commit({"a/bad.yaml": b'x: 1 # {"$imagepolicy": "apps:nobody"}\n'}, force=False)
+    fleet.automation("a")
+    fleet.automation("b", path="./")
+    (entry,) = (await planned(world, 2))["automations"]
+    assert (entry["automations"], entry["commit"]["message"]) == (["apps/a", "apps/b"], "apps/a: a/app.yaml b/app.yaml")
+    assert [(marker["path"], marker["line"]) for marker in entry["skipped"]] == [("a/bad.yaml", 1)]
+
+
 async def test_what_cannot_be_done_is_a_problem_and_the_rest_is_still_planned(world: Lab) -> None:
     world.declare_app()
     world.declare(
