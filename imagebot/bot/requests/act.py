@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imagebot.bot.job import Job
 from imagebot.bot.requests.body import Told, body_of, comment, title_of
@@ -116,6 +116,8 @@ class Doer:
                 if act.do is Do.COMMENT and act.slot < len(before):
                     # Nothing was said: what was to be said is decided again at the next look.
                     deed.entries[act.slot] = before[act.slot]
+                if act.do is Do.UPDATE:
+                    self._set(deed, act.slot, changes=None)  # what it says is not what it changes: the next look sees to that
                 deed.failure = deed.failure or error
                 if isinstance(error, LostRace | Conflict | AccessRefused | RateLimited):
                     break
@@ -131,7 +133,9 @@ class Doer:
             case Do.UPDATE:
                 request = self._request(entry, deed)
                 self._fence()
-                deed.seen = deed.seen.with_request(await self._forge.update(request, self._wanted(act, entry)))
+                wanted = self._wanted(act, entry)
+                wanted = wanted if act.retitle else replace(wanted, title=request.title)
+                deed.seen = deed.seen.with_request(await self._forge.update(request, wanted))
             case Do.MERGE:
                 await self._merge(act, deed)
             case Do.COMMENT:
@@ -140,6 +144,8 @@ class Doer:
             case Do.CLOSE:
                 self._fence()
                 await self._forge.close(entry.number or 0)
+                if entry.state == "Closed":
+                    self._set(deed, act.slot, head=None)
                 if entry.state == "Superseded":
                     deed.news.append(f"closed pull request {self._mark(entry.number)}: {entry.message}")
             case Do.DELETE:

@@ -6,6 +6,7 @@ our closing for a person's, nor says anything twice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from imagebot.bot.requests.scene import (
@@ -15,6 +16,7 @@ from imagebot.bot.requests.scene import (
     OTHERS,
     TAKEN,
     Act,
+    Branch,
     Decision,
     Do,
     Due,
@@ -55,11 +57,20 @@ class _Decider:
         for slot in range(len(self.entries)):
             if slot not in kept:
                 self._retire(slot)
-        for group, due in self.scene.dues.items():
-            self._propose(due, current[group])
+        for group in self._in_turn(current):
+            self._propose(self.scene.dues[group], current[group])
         return Decision(
             (*self.before, *self.acts, *self.after), tuple(self.entries), tuple(self.lookups), soon=self.soon, again=self.again
         )
+
+    def _in_turn(self, current: Mapping[str, int | None]) -> list[str]:
+        """The groups, those in front that wait for room: else one that always has something new would leave them none."""
+
+        def turn(group: str) -> int:
+            slot = current[group]
+            return slot if slot is not None and self.entries[slot].state == "Waiting" else len(self.entries)
+
+        return sorted(self.scene.dues, key=turn)
 
     # --- what happened since the last look
 
@@ -79,9 +90,10 @@ class _Decider:
                 self._set(slot, head=None)
         elif entry.state == "Superseded":
             return  # we were ended before it was closed
-        elif branch is None:
+        elif branch is None or self._is_empty(entry.branch, branch):
             if entry.state != "Closed":
-                self._set(slot, state="Closed", message=GONE, head=None)
+                self._set(slot, state="Closed", message=GONE)
+            if entry.head is not None:  # kept until it is closed: we may be ended before
                 self.after.append(Act(Do.CLOSE, slot))
         elif not branch.ours:
             if entry.state != "Foreign":
@@ -89,6 +101,10 @@ class _Decider:
             self._set(slot, state="Foreign", message=OTHERS)
         elif entry.state != "Open":
             self._set(slot, state="Open", message=None)
+
+    def _is_empty(self, name: str, branch: Branch) -> bool:
+        """Whether a branch was put back to its base, so that nobody's work is on it."""
+        return branch.head in {self.scene.base_commit, *(e.base_commit for e in self.entries if e.branch == name)}
 
     # --- what is due
 
@@ -141,7 +157,9 @@ class _Decider:
         known = (entry.head, entry.base_commit, entry.changes)
         stale = self.scene.renew or known != (branch.head, self.scene.base_commit, due.changes)
         if stale:
-            self.acts += [Act(Do.PUSH, slot, branch.head), Act(Do.UPDATE, slot, declined=self._declined_before(slot))]
+            retitle = self.scene.renew or entry.changes != due.changes
+            update = Act(Do.UPDATE, slot, declined=self._declined_before(slot), retitle=retitle)
+            self.acts += [Act(Do.PUSH, slot, branch.head), update]
         if not self.scene.auto_merge or request.draft:
             return
         if stale or request.head != branch.head:
@@ -184,7 +202,7 @@ class _Decider:
                 self._set(slot, images=list(due.images[:MAX_IMAGES]))
                 return
             slot, declined = None, seen.number
-        if branch is not None and not branch.ours:
+        if branch is not None and not branch.ours and not self._is_empty(name, branch):
             self._note(due, slot, "Foreign", TAKEN)
         elif self._full():
             self._wait(due, slot)
@@ -259,7 +277,7 @@ class _Decider:
         branch = self.scene.branches.get(entry.branch)
         others = [branch_of(self.scene.prefix, group) for group in self.scene.dues] if wanted else []
         others += [other.branch for s, other in enumerate(self.entries) if s != slot and is_live(other)]
-        if entry.head is None:
+        if entry.head is None or (entry.state == "Closed" and self._is_open(entry)):
             return
         if branch is None or not branch.ours or entry.branch in others:
             self._set(slot, head=None)

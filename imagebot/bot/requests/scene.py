@@ -27,7 +27,10 @@ from reconcile.ports.forge import Request
 MAX_ENTRIES = 50
 MAX_IMAGES = 50
 NOT_OPENED_AGAIN = "closed by a person, who is understood to decline these changes; they are proposed again when there are others"
-GONE = "its branch was deleted, which is understood to decline these changes; they are proposed again when there are others"
+GONE = (
+    "its branch was deleted or put back to its base, which is understood to decline these changes; they are proposed again when "
+    "there are others"
+)
 OTHERS = "the branch has commits of others, so it is left to them; delete the branch, or merge or close the request, to go on"
 TAKEN = "the branch exists already and is not ours; delete it, or name another in spec.git.push.branch"
 
@@ -125,6 +128,8 @@ class Act:
     say: Say = Say.NOTHING
     declined: int | None = None
     """For OPEN and UPDATE: number of the request whose changes were declined."""
+    retitle: bool = True
+    """For UPDATE: whether the title is set, too; else it stays as it is, also where a person set it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,37 @@ def test_a_request_opened_again_goes_on() -> None:
 def test_without_its_branch_a_request_is_closed_and_declined() -> None:
     decision = decide(scene(entry(), branches={}))
     assert (done(decision), states(decision)) == ([(Do.CLOSE, 0)], ["Closed"])
-    assert decision.entries[0].head is None
+    assert done(decide(scene(*decision.entries, branches={}))) == [(Do.CLOSE, 0)], "also when we were ended before it was closed"
+    unneeded = decide(scene(*decision.entries, branches={}, dues=()))
+    assert (done(unneeded), unneeded.entries[0].head) == ([(Do.CLOSE, 0)], "h1")
+    closed = entry("Closed", head=None, changes="new")
+    assert done(decide(scene(closed, branches={}))) == [], "whoever opens it again without a branch has it open"
+
+
+@pytest.mark.parametrize("commit", ["b1", "b0"])
+def test_a_branch_that_was_put_back_to_its_base_is_as_good_as_none(commit: str) -> None:
+    branches = {P: Branch(commit, ours=False)}
+    decision = decide(scene(entry(base_commit="b0"), branches=branches))
+    assert (done(decision), states(decision)) == ([(Do.CLOSE, 0)], ["Closed"])
+    declined = entry("Closed", head=None, changes="old", images=["web: web:1"], base_commit="b0")
+    decision = decide(scene(declined, branches=branches, requests={}))
+    assert decision.acts == (Act(Do.PUSH, 1, commit), Act(Do.OPEN, 1, declined=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "retitle"),
+    [({"base_commit": "b2"}, False), ({"dues": (due(changes="newer"),)}, True), ({"renew": True}, True)],
+)
+def test_a_title_is_set_with_other_changes_alone(change: dict[str, Any], retitle: bool) -> None:
+    assert [act.retitle for act in decide(scene(entry(), **change)).acts if act.do is Do.UPDATE] == [retitle]
+
+
+def test_groups_that_wait_for_room_come_first() -> None:
+    dues = tuple(due(name) for name in ("api", "job", "web"))
+    merged = entry("Merged", group="api", branch=f"{P}/api", head=None, changes="old")
+    waiting = [entry("Waiting", None, group=name, branch=f"{P}/{name}", head=None) for name in ("web", "job")]
+    decision = decide(scene(merged, *waiting, dues=dues, by_policy=True, branches={}, requests={}, found={}, max_open=2))
+    assert decision.lookups == (f"{P}/web", f"{P}/job")
 
 
 def test_nothing_left_to_change_closes_the_request_and_deletes_the_branch() -> None:
