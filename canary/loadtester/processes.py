@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reconcile.errors import MissingProgram
+from reconcile.runtime.processes import end, start
 
 MAX_OUTPUT = 64 * 1024
 """Bytes of output that are kept; the rest is read and dropped."""
@@ -54,14 +54,13 @@ async def run_program(argv: Sequence[str]) -> Completed:
     with tempfile.TemporaryDirectory(prefix="loadtester-", ignore_cleanup_errors=True) as home:
         readable, writable = os.pipe()
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await start(
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writable,
                 stderr=writable,
                 env=environment(home),
                 cwd=home,
-                start_new_session=True,
             )
         except BaseException:
             os.close(readable)
@@ -81,9 +80,7 @@ async def _to_the_end(process: asyncio.subprocess.Process, readable: int) -> Com
         status = await process.wait()
     finally:
         # Also when it ended by itself: what it left running in the background would run for ever.
-        _kill_group(process.pid)
-        if process.returncode is None:
-            await asyncio.shield(process.wait())
+        await end(process)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(reading, GRACE)
         transport.close()
@@ -93,8 +90,3 @@ async def _to_the_end(process: asyncio.subprocess.Process, readable: int) -> Com
 async def _read(reader: asyncio.StreamReader, output: bytearray) -> None:
     while piece := await reader.read(1 << 16):
         output += piece[: MAX_OUTPUT - len(output)]
-
-
-def _kill_group(leader: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)

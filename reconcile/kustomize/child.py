@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from reconcile.errors import LimitExceeded, MissingProgram, TimedOut
+from reconcile.runtime.processes import end, start
 
 _ERROR_BYTES: Final = 64 * 1024
 _CHUNK: Final = 1 << 16
@@ -47,14 +46,13 @@ async def run_child(
     name = Path(argv[0]).name
     pipe = asyncio.subprocess.PIPE
     try:
-        process = await asyncio.create_subprocess_exec(
+        process = await start(
             *argv,
             stdin=pipe if stdin else asyncio.subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,
             env=dict(env),
             cwd=cwd,
-            start_new_session=True,
         )
     except OSError as error:
         raise MissingProgram(f"'{name}' cannot be started: {error.strerror}") from None
@@ -67,7 +65,7 @@ async def run_child(
     except TimeoutError:
         raise TimedOut(f"{name} took more than {seconds:g} seconds") from None
     finally:
-        await _end(process)
+        await end(process)
     if len(out.result()) > most_bytes:
         raise LimitExceeded(f"{name} printed more than {most_bytes} bytes")
     return Ended(process.returncode or 0, out.result(), err.result()[:_ERROR_BYTES].decode("utf-8", "replace"))
@@ -88,10 +86,3 @@ async def _collected(pipe: asyncio.StreamReader | None, most: int) -> bytes:
         if len(found) <= most:
             found += chunk
     return bytes(found)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()

@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from reconcile.redact import redact
 from reconcile.registry.errors import CredentialError
 from reconcile.registry.keychain import Anonymous, Credential, DockerKeychain, Keychain, keychain_from_docker_config
 from reconcile.registry.names import DOCKER_HUB, Repository
+from reconcile.runtime.processes import end, start
 
 MAX_CONFIG = 1024 * 1024
 MAX_ANSWER = 64 * 1024
@@ -150,14 +150,13 @@ async def run_helper(
         raise MissingProgram(
             f"the docker configuration asks for '{program}', which is not on PATH; install it or remove it there"
         )
-    process = await asyncio.create_subprocess_exec(
+    process = await start(
         found,
         "get",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=dict(environment),
-        start_new_session=True,  # the whole group can be ended, also what the helper started
     )
     try:
         async with asyncio.timeout(timeout):
@@ -166,7 +165,7 @@ async def run_helper(
     except TimeoutError as error:
         raise CredentialError(f"{program}: no answer within {timeout:g}s") from error
     finally:
-        await _end(process)
+        await end(process)
     return _parse(output, code, program)
 
 
@@ -184,13 +183,6 @@ async def _talk(process: asyncio.subprocess.Process, question: bytes) -> bytes:
             return bytes(output)
         output += piece
     raise CredentialError(f"credential helper: the answer is larger than {MAX_ANSWER} bytes")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
 
 
 def _parse(output: bytes, code: int, program: str) -> Credential | None:

@@ -17,6 +17,7 @@ from reconcile.net.retry import RetryPolicy
 from reconcile.net.tls import DEFAULT, Tls
 from reconcile.redact import redact_url
 from reconcile.registry.download import write_hashed
+from reconcile.runtime.processes import end, start
 from reconcile.sources import helm_index
 from reconcile.sources.helm_index import InvalidIndex, clean
 
@@ -154,9 +155,7 @@ async def cleaned(raw: BinaryIO, size: int, out: BinaryIO) -> None:
         out.write(text)
         return
     command = (sys.executable, "-P", "-m", helm_index.__name__)  # -P: nothing of the folder that we happen to be in
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=raw, stdout=out, stderr=asyncio.subprocess.PIPE, env=_environment()
-    )
+    process = await start(*command, stdin=raw, stdout=out, stderr=asyncio.subprocess.PIPE, env=_environment())
     try:
         async with asyncio.timeout(PARSE_TIME):
             assert process.stderr is not None  # noqa: S101 - it was asked for
@@ -165,9 +164,7 @@ async def cleaned(raw: BinaryIO, size: int, out: BinaryIO) -> None:
     except TimeoutError:
         raise InvalidIndex(f"the index could not be read within {PARSE_TIME:.0f} seconds") from None
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await end(process)
     if code == helm_index.UNREADABLE:
         raise InvalidIndex(said.decode("utf-8", "replace"))
     if code != 0:

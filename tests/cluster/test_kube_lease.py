@@ -296,4 +296,5 @@ async def test_many_candidates_lead_one_after_the_other(control_plane: Cluster, 
     async with asyncio.timeout(200):
         await asyncio.gather(*(lead(f"{n}-{secrets.token_hex(2)}") for n in range(8)))
     assert most == 1
-    assert spec(control_plane, namespace, "many")["leaseTransitions"] == 7
+    # One who does not hear in time that it has the lease takes it once more.
+    assert spec(control_plane, namespace, "many")["leaseTransitions"] >= 7

@@ -400,6 +400,16 @@ class Stage:
             texts = "\n".join(f"{told.kind} {told.text}" for told in self.events()[-12:])
             raise AssertionError(f"{error}; phases {self.phases()}, weights {self.weights()}, events:\n{texts}") from None
 
+    def catch_up(self) -> None:
+        """Wait until the chronicle has what the cluster has of the workload: each kind is watched by itself, some come later."""
+
+        def level() -> bool:
+            now = self.find("Deployment", self.name)
+            known = self.chronicle.of("Deployment", self.name)
+            return now is None or bool(known) and known[-1].revision >= int(now["metadata"]["resourceVersion"])
+
+        self.until(level, "the chronicle to catch up")
+
     def until_phase(self, *wanted: str, seconds: float = PATIENCE) -> None:
         """Wait until the Canary is in one of these phases."""
         self.until(lambda: self.phases()[-1:] and self.phases()[-1] in wanted, f"phase {' or '.join(wanted)}", seconds)
@@ -569,6 +579,7 @@ class Theatre:
         if name in self._failures:
             raise self._failures[name]
         stage = self.stages[name]
+        stage.catch_up()
         stage.check_capacity()
         stage.check_routes()
         return stage

@@ -228,7 +228,7 @@ async def test_without_a_listener_the_cause_is_behind(hooks: Hooks, clock: Eager
 async def test_each_attempt_has_its_own_time(retries: int, hooks: Hooks, receiver: Receiver) -> None:
     receiver.default = Reply(hang=True)
     url = f"{receiver.url}/gate"
-    text = await failure(hooks, hook(url, timeout="30ms", retries=retries))
+    text = await failure(hooks, hook(url, timeout="500ms", retries=retries))
     assert text == (
         f'POST {url} giving up after {retries + 1} attempt(s): Post "{url}": context deadline exceeded '
         "(Client.Timeout exceeded while awaiting headers)"
