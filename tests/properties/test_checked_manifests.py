@@ -13,10 +13,8 @@ from imagebot.check.run import check_folder
 from reconcile.app import load_packages
 from reconcile.local.files import Folder
 
-ROOT = Path(__file__).parents[2]
-LINES = [
-    line for path in sorted((ROOT / "examples/commit-bot/manifests").glob("*.yaml")) for line in ["---", *path.read_text().splitlines()]
-]
+MANIFESTS = Path(__file__).parents[2] / "examples/commit-bot/manifests"
+LINES = [line for path in sorted(MANIFESTS.glob("*.yaml")) for line in ["---", *path.read_text().splitlines()]]
 WORDS = [
     "[]",
     "{}",

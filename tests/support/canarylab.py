@@ -406,7 +406,7 @@ class Stage:
         def level() -> bool:
             now = self.find("Deployment", self.name)
             known = self.chronicle.of("Deployment", self.name)
-            return now is None or bool(known) and known[-1].revision >= int(now["metadata"]["resourceVersion"])
+            return now is None or (bool(known) and known[-1].revision >= int(now["metadata"]["resourceVersion"]))
 
         self.until(level, "the chronicle to catch up")
 
