@@ -29,7 +29,6 @@ async def started(folder: Path, provider: str) -> AsyncIterator[Team]:
     with fake_forge(provider, folder / "forge") as forge:
         async with lab(folder) as world:
             team = Team(world, forge)
-            team.images = ("web",)
             team.begin()
             team.propose(on_revert="Overwrite")
             yield team

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconcile.ports.clock import timestamp
 from reconcile.settings import RetrySettings
 from tests.scenario.test_pull_request_stories import HEAD, Team, ready, states, status
 from tests.support.forges import PROVIDERS, GitHub, fake_forge
@@ -96,12 +98,11 @@ async def test_a_branch_that_a_person_puts_back_to_the_base_declines_like_a_dele
 
 
 async def test_those_that_waited_for_room_come_before_those_that_did_not(team: Team) -> None:
-    team.images = ("api", "job", "web")
     team.world.registry.push_image("job", "1.0.0")
     team.world.declare(image_repository("job", team.world.image("job")), image_policy("job"))
     set_by_hand(team, "job", "1.0.0")
     team.propose(groupBy="policy", maxOpen=1)
-    for name in team.images:
+    for name in ("api", "job", "web"):
         team.release(name, "1.1.0")
     assert states(await team.once()) == ["Open", "Waiting", "Waiting"]
     for number, group in ((1, "api"), (2, "job"), (3, "web")):
@@ -221,6 +222,26 @@ async def test_a_revert_while_a_quiet_period_is_running_is_not_written_over(team
     (request,) = team.forge.opened()
     assert request.title == "Update api to 1.1.0"
     assert "web:1.0.0" in team.file("web", request.branch)
+
+
+async def test_what_waits_to_be_pushed_waits_no_longer_for_the_sake_of_old_requests(team: Team) -> None:
+    team.propose()
+    team.release("web", "1.1.0")
+    await team.once()
+    team.propose(when="PushRefused", commit={"quietPeriod": "1h"})
+    async with team.world.start() as running:
+        found = await running.until_ready("ImageUpdateAutomation", "fleet", "wait")
+        since = found.status.pending_since
+        await eventually(lambda: timestamp(datetime.now(UTC)) > since, "the next second")
+        base = team.repository.commit({"README.md": b"by hand\n"}, message="a person's")
+        running.request("ImageUpdateAutomation", "fleet")
+
+        async def followed() -> Any:
+            found = (await running.get("ImageUpdateAutomation", "fleet")).status
+            return found if found.pull_requests[0].base_commit == base else None
+
+        seen = await eventually(followed, "the branch of the request on the new base")
+    assert (seen.pending_since, [entry.state for entry in seen.pull_requests]) == (since, ["Open"])
 
 
 async def test_a_github_app_serves_git_and_the_api(team: Team) -> None:

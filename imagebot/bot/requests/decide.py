@@ -237,7 +237,9 @@ class _Decider:
         return self.scene.known.get(seen.number, "")
 
     def _wait(self, due: Due, slot: int | None) -> None:
-        most = f"{self.scene.max_open} requests are open already, the most that spec.git.push.pullRequest.maxOpen allows"
+        number = self.scene.max_open
+        opened = "1 request is" if number == 1 else f"{number} requests are"
+        most = f"{opened} open already, the most that spec.git.push.pullRequest.maxOpen allows"
         self._note(due, slot, "Waiting", most)
 
     def _in_the_way(self, name: str) -> str | None:

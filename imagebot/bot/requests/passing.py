@@ -138,7 +138,8 @@ class Pass:
         refs = job.refs if job is not None else refs
         if job is not None and self._news(groups) and (held := await self.owner.hold(self.run, job)) is not None:
             return held
-        self.owner.release(self.run)
+        if job is not None and self.opens:  # else the push that follows says what waits
+            self.owner.release(self.run)
         decision, seen = await self._decide(seen, base or "", groups)
         self._tell_of_merges(seen, decision)
         doer = Doer(
