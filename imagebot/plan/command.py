@@ -87,6 +87,9 @@ def _commit_data(commit: CommitPlan) -> dict[str, Any]:
         data |= {"repository": commit.repository, "branch": commit.branch, "base": commit.base}
     if commit.request:
         data["pullRequest"] = commit.request
+        data["groupBy"] = "policy" if commit.by_policy else "automation"
+        shown = {"group", "branch", "number", "url", "state", "message"}
+        data["requests"] = [entry.model_dump(mode="json", include=shown, exclude_none=True) for entry in commit.requests]
     if commit.message is not None:
         data["commit"] = {
             "message": commit.message,
@@ -124,9 +127,14 @@ def _print_commit(commit: CommitPlan) -> None:
     for line in _headed(commit):
         click.secho(line, bold=True)
     if commit.repository:
-        click.echo(f"  {clean(commit.repository)}, branch {clean(commit.branch)}, on {commit.base[:12]}")
+        branch = f"{commit.branch}/<policy>" if commit.by_policy else commit.branch
+        click.echo(f"  {clean(commit.repository)}, branch {clean(branch)}, on {commit.base[:12]}")
     if commit.request and commit.message is not None:
-        click.echo(f"  by pull request into {clean(commit.request)}")
+        click.echo(f"  by {_by_requests(commit)}")
+        for entry in commit.requests:
+            about = [entry.url or "", entry.message or ""]
+            of = f" of policy {entry.group}" if entry.group else ""
+            click.echo(f"    {entry.state.lower()}{of}: {clean(', '.join(part for part in about if part))}")
     if commit.note or commit.problem:
         click.echo(f"  {clean(commit.note or commit.problem)}")
     elif commit.message is None:
@@ -145,6 +153,11 @@ def _print_commit(commit: CommitPlan) -> None:
         click.echo()
         for line in file.diff.removesuffix("\n").split("\n"):
             click.secho(_shown(line), fg=_COLOURS.get(line[:1]))
+
+
+def _by_requests(commit: CommitPlan) -> str:
+    base = clean(commit.request)
+    return f"pull requests into {base}, one for each policy" if commit.by_policy else f"pull request into {base}"
 
 
 def _headed(commit: CommitPlan) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from imagebot.api import ImagePolicy, SkippedMarker
 from imagebot.bot.job import Job
 from imagebot.bot.proposal import Proposal, propose
+from imagebot.bot.requests.settings import asked
 from imagebot.bot.update import as_text
 from imagebot.markers.files import is_candidate, update_root
 from imagebot.plan.diff import unified
@@ -16,6 +17,7 @@ from imagebot.plan.rehearsal import Rehearsal
 from imagebot.policy.base import InvalidFilter, InvalidPolicy, NoChoice
 from imagebot.policy.controller import HELD, referred
 from imagebot.policy.rules import policy_of
+from imagebot.pullrequests import PullRequestStatus
 from reconcile.api import conditions as cond
 from reconcile.api.meta import Key
 from reconcile.errors import ReasonedError
@@ -57,6 +59,8 @@ class CommitPlan:
         problem: why nothing can be said.
         note: why nothing is to be done, where that is no problem.
         request: branch that the commit would be proposed for by a pull request; empty: it would be pushed.
+        by_policy: whether each policy would get a request of its own.
+        requests: what is known of requests that are not merged and not superseded, the newest of each group.
         kept: policies whose markers stay as people set them, with the reason; with their namespace where there are several.
     """
 
@@ -71,6 +75,8 @@ class CommitPlan:
     problem: str = ""
     note: str = ""
     request: str = ""
+    by_policy: bool = False
+    requests: tuple[PullRequestStatus, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -163,9 +169,21 @@ async def _commit(proposal: Proposal) -> CommitPlan:
         signed=source.signer is not None,
         files=tuple(files),
         request=proposal.request,
+        by_policy=bool(proposal.request) and _by_policy(proposal.jobs[0]),
+        requests=_requests(proposal.jobs[0]) if proposal.request else (),
         kept=_kept(proposal.jobs),
         skipped=_skipped(proposal.jobs),
     )
+
+
+def _by_policy(job: Job) -> bool:
+    request = asked(job.resource)
+    return request is not None and request.group_by == "policy"
+
+
+def _requests(job: Job) -> tuple[PullRequestStatus, ...]:
+    newest = {entry.group: entry for entry in job.resource.status.pull_requests or ()}
+    return tuple(entry for entry in newest.values() if entry.state not in {"Merged", "Superseded"})
 
 
 def _kept(jobs: Sequence[Job]) -> dict[str, str]:
