@@ -132,9 +132,8 @@ def _print_commit(commit: CommitPlan) -> None:
     if commit.request and commit.message is not None:
         click.echo(f"  by {_by_requests(commit)}")
         for entry in commit.requests:
-            about = [entry.url or "", entry.message or ""]
-            of = f" of policy {entry.group}" if entry.group else ""
-            click.echo(f"    {entry.state.lower()}{of}: {clean(', '.join(part for part in about if part))}")
+            about = [f"{entry.group}: {entry.state.lower()}" if entry.group else entry.state.lower(), entry.url, entry.message]
+            click.echo(f"    {clean(', '.join(part for part in about if part))}")
     if commit.note or commit.problem:
         click.echo(f"  {clean(commit.note or commit.problem)}")
     elif commit.message is None:

@@ -423,10 +423,10 @@ async def test_a_plan_opens_nothing_and_says_what_would_be(team: Team) -> None:
     assert (team.repository.head(HEAD), team.forge.log) == (None, [])
     await team.once()
     _, out, _ = await program("plan", str(team.world.folder), "--state", str(team.world.state))
-    assert f"  by pull request into main\n    open: {status(await team.once()).pull_requests[0].url}\n" in out
+    assert f"  by pull request into main\n    open, {status(await team.once()).pull_requests[0].url}\n" in out
     team.propose(groupBy="policy")
     _, out, _ = await program("plan", str(team.world.folder), "--state", str(team.world.state))
-    assert "  by pull requests into main, one for each policy\n    open: http" in out
+    assert "  by pull requests into main, one for each policy\n    open, http" in out
 
 
 @only_github

@@ -224,6 +224,27 @@ async def test_a_revert_while_a_quiet_period_is_running_is_not_written_over(team
     assert "web:1.0.0" in team.file("web", request.branch)
 
 
+@github_and_gitlab
+async def test_a_merge_is_seen_while_other_changes_wait(team: Team) -> None:
+    team.propose()
+    team.release("web", "1.1.0")
+    await team.once()
+    team.propose(commit={"quietPeriod": "1h"})
+    team.release("api", "1.1.0")
+    done = await team.once()
+    assert (states(done), team.forge.only().title) == (["Open"], "Update web to 1.1.0")
+    assert "wait until" in ready(done)[2]
+    team.forge.merge(1)
+    done = await team.once()
+    assert states(done) == ["Merged"]
+    assert team.repository.head(HEAD) is None
+    assert "1 change waits until" in ready(done)[2]
+    assert not (await team.once()).changed
+    team.propose()
+    await team.once()
+    assert [request.title for request in team.forge.opened()] == ["Update api to 1.1.0"]
+
+
 async def test_what_waits_to_be_pushed_waits_no_longer_for_the_sake_of_old_requests(team: Team) -> None:
     team.propose()
     team.release("web", "1.1.0")

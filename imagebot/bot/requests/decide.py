@@ -52,6 +52,11 @@ class _Decider:
     def decision(self) -> Decision:
         for slot in range(len(self.entries)):
             self._refresh(slot)
+        if self.scene.waits:
+            for slot, entry in enumerate(self.entries):
+                if entry.state == "Merged":
+                    self._clear(slot, wanted=False)
+            return Decision((*self.acts, *self.after), tuple(self.entries))
         current = {group: self._current(group) for group in self.scene.dues}
         kept = {slot for slot in current.values() if slot is not None}
         for slot in range(len(self.entries)):

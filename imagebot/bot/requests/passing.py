@@ -136,11 +136,10 @@ class Pass:
             raise Failed("GitOperationFailed", f"failed to checkout source: {missing}")
         job, whole, groups = await self._due(base or "", refs)
         refs = job.refs if job is not None else refs
-        if job is not None and self._news(groups) and (held := await self.owner.hold(self.run, job)) is not None:
-            return held
-        if job is not None and self.opens:  # else the push that follows says what waits
+        held = await self.owner.hold(self.run, job) if job is not None and self._news(groups) else None
+        if held is None and job is not None and self.opens:  # else the push that follows says what waits
             self.owner.release(self.run)
-        decision, seen = await self._decide(seen, base or "", groups)
+        decision, seen = await self._decide(seen, base or "", groups, waits=held is not None)
         self._tell_of_merges(seen, decision)
         doer = Doer(
             self.forge,
@@ -162,6 +161,9 @@ class Pass:
             if self.news and not isinstance(deed.failure, LostRace | Conflict):
                 self.run.tell(EventType.NORMAL, cond.SUCCEEDED, "\n".join(self.news))
             raise deed.failure
+        if held is not None:
+            told = "\n".join(self.news)
+            return replace(held, event=told, changed=True) if told else held
         return self._report(base or "", refs, whole, decision, deed)
 
     def _news(self, groups: Mapping[str, Group]) -> bool:
@@ -207,7 +209,7 @@ class Pass:
         full = {(namespace, policy): str(ref) for policy, ref in job.refs.items()}
         return Group(job, update, Due(name, changes, images), told, job.message(update.changed, full))
 
-    async def _decide(self, seen: Seen, base: str, groups: Mapping[str, Group]) -> tuple[Decision, Seen]:
+    async def _decide(self, seen: Seen, base: str, groups: Mapping[str, Group], *, waits: bool) -> tuple[Decision, Seen]:
         """Decide, and look up what has to be known for it."""
         spec, git = self.settings.spec, self.resource.spec.git
         merging = self.owner.merging(self.key)
@@ -235,6 +237,7 @@ class Pass:
             renew=self.renew,
             off=spec is None,
             opens=self.opens,
+            waits=waits,
         )
         decision = decide(scene)
         while decision.lookups:

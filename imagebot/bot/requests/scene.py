@@ -97,6 +97,7 @@ class Scene:
         renew: look at branch and text even if nothing changed: the spec did.
         off: there are to be no requests any more.
         opens: whether new ones may be opened; else only those that are there are looked after.
+        waits: what is due waits for more: only what others did to requests is followed.
         known: by number, whose changes a looked-up request brought; none: not one of ours.
     """
 
@@ -115,6 +116,7 @@ class Scene:
     renew: bool = False
     off: bool = False
     opens: bool = True
+    waits: bool = False
     known: Mapping[int, str] = field(default_factory=dict)
 
 
