@@ -42,6 +42,7 @@ def set_by_hand(team: Team, name: str, tag: str) -> None:
     team.repository.commit({f"{name}/deploy.yaml": marked(team.world.image(name), name, tag).encode()}, message="By hand")
 
 
+@pytest.mark.slow
 @github_and_gitlab
 async def test_texts_that_could_not_be_brought_up_to_date_are_at_the_next_pass(team: Team) -> None:
     team.propose()
@@ -295,6 +296,7 @@ async def test_a_github_app_serves_git_and_the_api(team: Team) -> None:
     assert b"PRIVATE KEY" not in state
 
 
+@pytest.mark.slow
 async def test_a_forge_that_is_down_is_asked_with_growing_pauses_and_told_of_once(team: Team) -> None:
     team.propose()
     team.release("web", "1.1.0")
