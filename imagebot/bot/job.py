@@ -78,6 +78,10 @@ class Job:
             self.latest = replace(found, skipped=skipped)
         return self.latest
 
+    def alone(self, policy: str) -> Job:
+        """The job for one of the policies that count, whatever people did: `update` has asked before."""
+        return Job(self.resource, {policy: self.refs[policy]}, self.source, self.mirror, self._memory, self._clock)
+
     async def _plan(self, ground: Ground) -> Update:
         values = setter_values(self.resource.key.namespace, self.refs)
         return await plan(self.mirror, ground.base, self.resource.spec.update.path, values, self._memory)

@@ -11,6 +11,7 @@ import click
 
 from imagebot.plan.plan import CommitPlan, Plan, make_plan
 from imagebot.plan.rehearsal import rehearsed
+from imagebot.pullrequests import PullRequestStatus
 from reconcile.app import load_packages
 from reconcile.cli.flags import HELP_NAMES, common_options, local_options
 from reconcile.cli.output import clean, print_data, print_rows
@@ -88,6 +89,7 @@ def _commit_data(commit: CommitPlan) -> dict[str, Any]:
     if commit.request:
         data["pullRequest"] = commit.request
         data["groupBy"] = "policy" if commit.by_policy else "automation"
+        data |= {name: text for name, text in (("policy", commit.policy), ("title", commit.title)) if text}
         shown = {"group", "branch", "number", "url", "state", "message"}
         data["requests"] = [entry.model_dump(mode="json", include=shown, exclude_none=True) for entry in commit.requests]
     if commit.message is not None:
@@ -127,13 +129,14 @@ def _print_commit(commit: CommitPlan) -> None:
     for line in _headed(commit):
         click.secho(line, bold=True)
     if commit.repository:
-        branch = f"{commit.branch}/<policy>" if commit.by_policy else commit.branch
+        branch = f"{commit.branch}/<policy>" if commit.by_policy and not commit.policy else commit.branch
         click.echo(f"  {clean(commit.repository)}, branch {clean(branch)}, on {commit.base[:12]}")
     if commit.request and commit.message is not None:
-        click.echo(f"  by {_by_requests(commit)}")
+        click.echo(f"  by pull request into {clean(commit.request)}{f', for policy {commit.policy}' if commit.policy else ''}")
         for entry in commit.requests:
-            about = [f"{entry.group}: {entry.state.lower()}" if entry.group else entry.state.lower(), entry.url, entry.message]
+            about = [f"{entry.state.lower()}{_whose(entry, commit)}", entry.url, entry.message]
             click.echo(f"    {clean(', '.join(part for part in about if part))}")
+        click.echo(f"  titled: {clean(commit.title)}")
     if commit.note or commit.problem:
         click.echo(f"  {clean(commit.note or commit.problem)}")
     elif commit.message is None:
@@ -154,9 +157,11 @@ def _print_commit(commit: CommitPlan) -> None:
             click.secho(_shown(line), fg=_COLOURS.get(line[:1]))
 
 
-def _by_requests(commit: CommitPlan) -> str:
-    base = clean(commit.request)
-    return f"pull requests into {base}, one for each policy" if commit.by_policy else f"pull request into {base}"
+def _whose(entry: PullRequestStatus, commit: CommitPlan) -> str:
+    """What a request is for, where it is not this one."""
+    if entry.group == commit.policy:
+        return ""
+    return f" for policy {entry.group}" if entry.group else " for all policies"
 
 
 def _headed(commit: CommitPlan) -> list[str]:

@@ -45,7 +45,7 @@ class FilePlan:
 
 @dataclass(frozen=True, slots=True)
 class CommitPlan:
-    """What becomes of one automation, or of several that share a commit.
+    """What becomes of one automation, of several that share a commit, or of one request of an automation that makes several.
 
     Attributes:
         automations: their keys, by name.
@@ -59,7 +59,10 @@ class CommitPlan:
         problem: why nothing can be said.
         note: why nothing is to be done, where that is no problem.
         request: branch that the commit would be proposed for by a pull request; empty: it would be pushed.
-        by_policy: whether each policy would get a request of its own.
+        by_policy: whether each policy would get a request of its own; `skipped`, `kept` and what is known of requests that have
+            nothing to change are with the first of these.
+        policy: whose request it would be.
+        title: of the request.
         requests: what is known of requests that are not merged and not superseded, the newest of each group.
         kept: policies whose markers stay as people set them, with the reason; with their namespace where there are several.
     """
@@ -76,6 +79,8 @@ class CommitPlan:
     note: str = ""
     request: str = ""
     by_policy: bool = False
+    policy: str = ""
+    title: str = ""
     requests: tuple[PullRequestStatus, ...] = ()
     kept: Mapping[str, str] = field(default_factory=dict)
 
@@ -163,27 +168,24 @@ async def _commit(proposal: Proposal) -> CommitPlan:
     return CommitPlan(
         keys,
         repository=redact_url(source.url),
-        branch=source.push_branch,
+        branch=proposal.branch or source.push_branch,
         base=proposal.base,
         message=built.message if built.commit is not None else None,
         signed=source.signer is not None,
         files=tuple(files),
         request=proposal.request,
         by_policy=bool(proposal.request) and _by_policy(proposal.jobs[0]),
-        requests=_requests(proposal.jobs[0]) if proposal.request else (),
-        kept=_kept(proposal.jobs),
-        skipped=_skipped(proposal.jobs),
+        policy=proposal.group,
+        title=proposal.title,
+        requests=proposal.entries,
+        kept=_kept(proposal.jobs) if not proposal.more else {},
+        skipped=_skipped(proposal.jobs) if not proposal.more else (),
     )
 
 
 def _by_policy(job: Job) -> bool:
     request = asked(job.resource)
     return request is not None and request.group_by == "policy"
-
-
-def _requests(job: Job) -> tuple[PullRequestStatus, ...]:
-    newest = {entry.group: entry for entry in job.resource.status.pull_requests or ()}
-    return tuple(entry for entry in newest.values() if entry.state not in {"Merged", "Superseded"})
 
 
 def _kept(jobs: Sequence[Job]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.commands import program
+from tests.support.forges import fake_forge
 from tests.support.lab import Lab, automation, eventually, git_repository, image_policy, image_repository, lab, marked, secret
 
 PATHS = "{{ .AutomationObject }}:{{ range $path, $_ := .Changed.FileChanges }} {{ $path }}{{ end }}"
@@ -164,6 +165,61 @@ async def test_the_service_commits_what_was_planned(world: Lab) -> None:
         await eventually(lambda: len(fleet.commits()) == len(expected), "all commits")
     assert expected == ["apps/a: app.yaml", "apps/b: b/app.yaml c/app.yaml"]
     assert fleet.commits() == expected
+
+
+async def test_each_policy_has_an_entry_that_is_the_request_which_the_service_then_opens(world: Lab) -> None:
+    folder = world.root / "forge"
+    folder.mkdir()
+    with fake_forge("github", folder) as forge:
+        both = marked(world.image("web"), "web", "1.0.0") + "---\n" + marked(world.image("api"), "api", "1.0.0")
+        forge.repository.commit({"deploy.yaml": both.encode(), "lost.yaml": b'tag: "1" # {"$imagepolicy": "apps:lost:tag"}\n'})
+        world.registry.push_image("api", "7.0.0")
+        for name in ("web", "api"):
+            world.declare(image_repository(name, world.image(name)), image_policy(name))
+        world.declare(git_repository("fleet", forge.url), secret("forge", {k: v.decode() for k, v in forge.secret.items()}))
+        request = {
+            "provider": "github",
+            "secretRef": {"name": "forge"},
+            "address": forge.address,
+            "groupBy": "policy",
+            "maxOpen": 2,
+        }
+        push = {"branch": "bot", "pullRequest": request}
+        world.declare(automation("fleet", "fleet", push=push, commit={"messageTemplate": MESSAGE}))
+        data = await planned(world, 2)
+        _, out, _ = await plan(world)
+        entries, base = data["automations"], forge.repository.head()
+        assert [(e["policy"], e["branch"], e["base"], e["requests"]) for e in entries] == [
+            ("api", "bot/api", base, []),
+            ("web", "bot/web", base, []),
+        ]
+        assert {(e["automation"], e["pullRequest"], e["groupBy"]) for e in entries} == {("apps/fleet", "main", "policy")}
+        assert [len(e["skipped"]) for e in entries] == [1, 0]
+        assert (
+            f", branch bot/web, on {str(base)[:12]}\n  by pull request into main, for policy web\n  titled: Update web to 2.0.0\n"
+            in out
+        )
+        assert out.endswith("\n2 commits would be proposed by pull requests, with 2 changed files\n")
+        assert (forge.log, forge.repository.head("bot/web")) == ([], None)
+
+        await world.once()
+        opened = {request.branch: request.title for request in forge.opened()}
+        assert opened == {e["branch"]: e["title"] for e in entries}
+        for entry in entries:
+            message = forge.repository.git("log", "-1", "--format=%P%n%B", entry["branch"]).rstrip()
+            assert message == f"{base}\n{entry['commit']['message'].rstrip()}"
+            diff = forge.repository.git("diff", "--no-ext-diff", f"main...{entry['branch']}")
+            (file,) = entry["commit"]["files"]
+            assert changed_lines(diff) == changed_lines(file["diff"])
+        data = await planned(world, 2)
+        assert [[(r["group"], r["state"]) for r in e["requests"]] for e in data["automations"]] == [
+            [("api", "Open")],
+            [("web", "Open")],
+        ]
+
+
+def changed_lines(diff: str) -> list[str]:
+    return [line for line in diff.splitlines() if line.startswith(("+", "-"))]
 
 
 async def test_one_who_cannot_does_not_concern_those_who_wait_with_it(world: Lab) -> None:

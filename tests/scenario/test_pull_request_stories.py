@@ -426,7 +426,8 @@ async def test_a_plan_opens_nothing_and_says_what_would_be(team: Team) -> None:
     assert f"  by pull request into main\n    open, {status(await team.once()).pull_requests[0].url}\n" in out
     team.propose(groupBy="policy")
     _, out, _ = await program("plan", str(team.world.folder), "--state", str(team.world.state))
-    assert "  by pull requests into main, one for each policy\n    open, http" in out
+    assert f", branch {HEAD}/web, on " in out
+    assert "  by pull request into main, for policy web\n    open for all policies, http" in out
 
 
 @only_github

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING
 from imagebot.api import ImageRef, ImageUpdateAutomation
 from imagebot.bot.job import Job, brought
 from imagebot.bot.requests.act import Deed, Doer, Group
-from imagebot.bot.requests.body import Told, changes_in, policies_of
+from imagebot.bot.requests.body import changes_in
 from imagebot.bot.requests.decide import decide
+from imagebot.bot.requests.groups import groups_of
 from imagebot.bot.requests.look import Seen, look
-from imagebot.bot.requests.scene import Decision, Due, Scene, bounded, branch_of, is_over
+from imagebot.bot.requests.scene import Decision, Scene, bounded, branch_of, is_over
 from imagebot.bot.requests.settings import Settings
 from imagebot.bot.source import Source
 from imagebot.bot.update import Update
@@ -182,32 +182,11 @@ class Pass:
         source = replace(self.source, reference=replace(self.source.reference, commit=""))
         job = self.owner.job(self.resource.with_status(self.run.status), refs, source, self.mirror)
         whole = await job.update(ground)
-        refs = job.refs
         for news in job.news:
             self.run.tell(*news)
         job.news.clear()
         rules = await self.owner.rules(self.key.namespace) if whole.edits else {}
-        groups: dict[str, Group] = {}
-        if whole.edits and not self.settings.by_policy:
-            groups[""] = self._group("", job, whole, rules)
-        elif whole.edits:
-            for policy in policies_of(self.key.namespace, whole.changed):
-                if policy in refs:
-                    alone = Job(self.resource, {policy: refs[policy]}, source, self.mirror, self.owner.memory, self.owner.clock)
-                    groups[policy] = self._group(policy, alone, await alone.update(ground), rules)
-        return job, whole, groups
-
-    def _group(self, name: str, job: Job, update: Update, rules: Mapping[str, str]) -> Group:
-        git = self.resource.spec.git
-        assert git is not None  # noqa: S101 - who asks for requests has it
-        namespace = self.key.namespace
-        images = tuple(f"{policy}: {job.refs[policy]}" for policy in policies_of(namespace, update.changed) if policy in job.refs)
-        lines = sorted({f"{change.setter}\0{change.new_value}" for change in update.changed.changes()})
-        changes = "sha256:" + hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-        values = git.commit.message_template_values or {}
-        told = Told(namespace, self.key.name, update.changed, job.refs, rules, values, changes)
-        full = {(namespace, policy): str(ref) for policy, ref in job.refs.items()}
-        return Group(job, update, Due(name, changes, images), told, job.message(update.changed, full))
+        return job, whole, await groups_of(job, ground, rules, by_policy=self.settings.by_policy)
 
     async def _decide(self, seen: Seen, base: str, groups: Mapping[str, Group], *, waits: bool) -> tuple[Decision, Seen]:
         """Decide, and look up what has to be known for it."""

@@ -117,9 +117,9 @@ def _named_after(resource: ImageUpdateAutomation) -> str:
     return f"imagebot/{resource.key.namespace}/{name}"
 
 
-def base_of_request(resource: ImageUpdateAutomation, source: Source) -> str:
-    """The branch that what is due would be proposed for now; empty: it would be pushed. Raises as `settings_of`."""
+def proposing(resource: ImageUpdateAutomation, source: Source) -> Settings | None:
+    """The settings by which what is due would be proposed for now; None: it would be pushed. Raises as `settings_of`."""
     settings = settings_of(resource, source) if asked(resource) is not None else None
     if settings is None or (settings.branch == settings.base and resource.status.push_refused_time is None):
-        return ""
-    return settings.base
+        return None
+    return settings
