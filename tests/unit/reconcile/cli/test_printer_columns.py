@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 from datetime import UTC, datetime
@@ -99,10 +100,12 @@ def _on_terminal(monkeypatch: pytest.MonkeyPatch, width: int, rows: list[list[st
     with os.fdopen(below, "w") as terminal:
         monkeypatch.setattr("sys.stdout", terminal)
         print_rows(["NAME", "READY", "MESSAGE"], rows)
-        terminal.flush()
-        shown = os.read(above, 65536).decode()
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that all of it has been read
+        while piece := os.read(above, 65536):
+            shown += piece
     os.close(above)
-    return shown
+    return shown.decode()
 
 
 def test_the_runner_sees_no_colours() -> None:
