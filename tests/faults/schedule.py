@@ -233,7 +233,8 @@ class _Drawer:
     ) -> Start:
         during = (self.event(), *self.events(2))
         dwell = round(self.chance.uniform(0.1, 0.6), 3)
-        awaited = moment is None and self.chance.random() < 0.3
+        # A hook refuses for as long as the service lives: nothing can be brought up to date meanwhile.
+        awaited = moment is None and self.chance.random() < 0.3 and "hook" not in git
         faults = {"registry": tuple(registry), "git": tuple(git)}
         return Start("run", **faults, moment=moment, during=during, dwell=dwell, jump=jump, second=second, awaited=awaited)
 
